@@ -103,8 +103,9 @@ def parse_time(name: str, frame: pd.DataFrame) -> pd.Series:
     else:
         parsed, bad = raw, pd.Series(True, index=raw.index)
     if bad.any():
+        found = show(raw[bad.to_numpy()].iloc[0])
         raise SchemaError(
-            f"{name}: can't read 'time' = {show(raw[bad.to_numpy()].iloc[0])} ({kind}) in "
+            f"{name}: can't read 'time' = {found} ({kind}) in "
             f"{rows(frame, bad)}: give datetimes, ISO 8601 strings such as "
             "'2026-01-31 18:00:00', or whole seconds since 1970"
         )

@@ -18,6 +18,8 @@ from urlm_helpers.checks import (
     rows,
 )
 
+__all__ = ["DataCard", "Dataset", "Schema", "SchemaError", "from_frames"]
+
 RESERVED = ("user", "item", "scenario", "time")
 COLUMN_FIELDS = (
     "tasks",
@@ -70,7 +72,7 @@ class Schema:
     >>> Schema(("home",), ("buy", "click"), funnel={"buy": "click"})
     Traceback (most recent call last):
         ...
-    urlm_helpers.schema.SchemaError: funnel: 'buy' needs 'click', so 'click' must \
+    urlm_helpers.checks.SchemaError: funnel: 'buy' needs 'click', so 'click' must \
 come before 'buy' in tasks; tasks are ('buy', 'click')
     """
 
@@ -271,7 +273,7 @@ tasks ('click', 'buy'))
     >>> from_frames(log.assign(click=0), schema=schema)
     Traceback (most recent call last):
         ...
-    urlm_helpers.schema.SchemaError: interactions: 'buy' is 1 where 'click' is 0 in 1 \
+    urlm_helpers.checks.SchemaError: interactions: 'buy' is 1 where 'click' is 0 in 1 \
 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click' to 1 \
 there or leave 'buy' out of the funnel
     """
@@ -302,8 +304,8 @@ there or leave 'buy' out of the funnel
         for log_name, log in logs.items():
             if (missing := log[key].isna()).any():
                 raise SchemaError(
-                    f"{log_name}: no {key!r} in {rows(log, missing)}: fill in the id or "
-                    "drop the row"
+                    f"{log_name}: no {key!r} in {rows(log, missing)}: fill in the id "
+                    "or drop the row"
                 )
         if table is None:
             ids = pd.concat([log[key] for log in logs.values()]).drop_duplicates()
