@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch  # type: ignore[import-untyped]
+import pooch
 import requests
 
 from urlm_helpers.unpack import ArchiveError, unpack
