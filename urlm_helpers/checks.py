@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,7 @@ def show(value: object) -> str:
 def check_columns(
     name: str, frame: pd.DataFrame, needed: tuple[str, ...], hint: str = ""
 ) -> None:
+    """Check that a table is one, has the columns needed, and none twice."""
     if not isinstance(frame, pd.DataFrame):
         raise SchemaError(f"{name} must be a pandas DataFrame, got {type(frame)}")
     columns = list(frame.columns)
@@ -47,6 +49,7 @@ def check_columns(
 
 
 def check_ids(key: str, table: pd.DataFrame, logs: dict[str, pd.DataFrame]) -> None:
+    """Check that ids are there, unique, and know all ids of the logs."""
     ids = table[key]
     if (bad := ids.isna()).any():
         raise SchemaError(f"{key}s: {rows(table, bad)} have no id: drop the row")
@@ -94,14 +97,18 @@ def parse_time(name: str, frame: pd.DataFrame) -> pd.Series:
     if kind in ("integer", "floating", "mixed-integer-float"):
         seconds = pd.to_numeric(raw).astype("float64")
         limit = pd.Timestamp.max.timestamp() - 1
-        bad = ~seconds.between(-limit, limit)
+        bad = ~seconds.between(-limit, limit) | (seconds % 1 != 0)
         parsed = pd.to_datetime(raw.where(~bad, 0).astype("int64"), unit="s")
-    elif kind in ("string", "datetime", "datetime64", "date"):
-        parsed = pd.to_datetime(raw, format="ISO8601", errors="coerce", utc=True)
+    else:
+        if kind not in ("string", "datetime", "datetime64", "date"):  # a mixture
+            raw = raw.astype(object)
+            strange = ~raw.map(lambda value: isinstance(value, str | date))
+        else:
+            strange = pd.Series(False, index=raw.index)
+        text = raw.where(~strange, None)
+        parsed = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
         parsed = parsed.dt.tz_localize(None)
         bad = ~parsed.between(pd.Timestamp.min, pd.Timestamp.max)
-    else:
-        parsed, bad = raw, pd.Series(True, index=raw.index)
     if bad.any():
         found = show(raw[bad.to_numpy()].iloc[0])
         raise SchemaError(
