@@ -7,16 +7,13 @@ product, or for the AUC one cumulative sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from urlm_helpers import calibration, evaluation
 from urlm_helpers.evaluation import Floats, Ints, divide, group_sum
-
-# (resamples, users) counts -> (resamples,) values of the metric
-Statistic = Callable[[Floats], Floats]
 
 
 class Cell(NamedTuple):
@@ -29,19 +26,28 @@ class Cell(NamedTuple):
     users: int
 
 
+class Statistic(NamedTuple):
+    """A metric of resampled users.
+
+    `value` maps `counts @ sums`, or with no sums the `counts` themselves, to one
+    value per resample; `counts` (resamples, users) says how often each was drawn.
+    """
+
+    value: Callable[[Floats], Floats]
+    sums: Floats | None = None  # (users, columns)
+
+
 def _user_sums(cell: Cell, *columns: Floats) -> Floats:
     """Sum each row-wise column within users: (users, columns)."""
     return np.stack([group_sum(cell.user, c, cell.users) for c in columns], axis=1)
 
 
+def _quotient(total: Floats) -> Floats:
+    return divide(total[:, 0], total[:, 1])
+
+
 def _ratio(cell: Cell, numerator: Floats, denominator: Floats) -> Statistic:
-    sums = _user_sums(cell, numerator, denominator)
-
-    def statistic(counts: Floats) -> Floats:
-        total = counts @ sums
-        return divide(total[:, 0], total[:, 1])
-
-    return statistic
+    return Statistic(_quotient, _user_sums(cell, numerator, denominator))
 
 
 def _auc(cell: Cell) -> Statistic:
@@ -50,41 +56,33 @@ def _auc(cell: Cell) -> Statistic:
     order, low, high = evaluation.tie_bounds(cell.p[by_score], cell.p[~positive])
     gain_user, gain = cell.user[by_score], cell.weight[by_score]
     user, weight = cell.user[~positive][order], cell.weight[~positive][order]
-    # One weight for all negatives cancels, and sums of whole counts are 7 times
-    # faster than sums of floats.
-    whole = len(weight) == 0 or bool((weight == weight[0]).all())
-    kind = np.int64 if whole else np.float64
+    # One weight for all negatives cancels, and cumulative sums of whole counts are
+    # several times faster than those of floats.
+    equal = len(weight) > 0 and weight[0] > 0 and bool((weight == weight[0]).all())
+    kind = np.int64 if equal else np.float64
     drawn, below = np.empty(len(user), kind), np.zeros(len(user) + 1, kind)
 
-    def statistic(counts: Floats) -> Floats:
-        value = np.full(len(counts), np.nan)
+    def value(counts: Floats) -> Floats:
+        found = np.full(len(counts), np.nan)
         for r, count in enumerate(counts):
             np.take(count.astype(kind), user, out=drawn, mode="clip")
-            if not whole:
+            if not equal:
                 np.multiply(drawn, weight, out=drawn)
             np.cumsum(drawn, out=below[1:])
             won = gain * count[gain_user]
             if won.sum() > 0 and below[-1] > 0:
                 beaten = (below[low] + below[high]) / (2 * below[-1])
-                value[r] = (won * beaten).sum() / won.sum()
-        return value
+                found[r] = (won * beaten).sum() / won.sum()
+        return found
 
-    if not whole or len(weight) == 0 or weight[0] > 0:
-        return statistic
-    return lambda counts: np.full(len(counts), np.nan)
+    return Statistic(value)
 
 
 def _gauc(cell: Cell) -> Statistic:
     each = evaluation.user_auc(cell.y, cell.p, cell.weight, cell.user, cell.users)
     size = group_sum(cell.user, cell.weight, cell.users)
     size = np.where(np.isnan(each), 0.0, size)
-    sums = np.stack([size * np.nan_to_num(each), size], axis=1)
-
-    def statistic(counts: Floats) -> Floats:
-        total = counts @ sums
-        return divide(total[:, 0], total[:, 1])
-
-    return statistic
+    return Statistic(_quotient, np.stack([size * np.nan_to_num(each), size], axis=1))
 
 
 def _log_loss(cell: Cell) -> Statistic:
@@ -93,16 +91,24 @@ def _log_loss(cell: Cell) -> Statistic:
 
 
 def _normalized_entropy(cell: Cell) -> Statistic:
-    loss, rate = _log_loss(cell), _ratio(cell, cell.weight * cell.y, cell.weight)
-    return lambda counts: divide(loss(counts), evaluation.entropy(rate(counts)))
+    loss = evaluation.row_log_loss(cell.y, cell.p)
+
+    def value(total: Floats) -> Floats:
+        rate = divide(total[:, 1], total[:, 2])
+        return divide(divide(total[:, 0], total[:, 2]), evaluation.entropy(rate))
+
+    w = cell.weight
+    return Statistic(value, _user_sums(cell, w * loss, w * cell.y, w))
 
 
 def _ece(cell: Cell) -> Statistic:
     code = calibration.mass_bins(cell.p, cell.weight, 10)
     gap = cell.weight * (cell.p - cell.y)
-    gaps = _user_sums(cell, *(gap * (code == b) for b in range(10)))
-    total = group_sum(cell.user, cell.weight, cell.users)
-    return lambda counts: divide(np.abs(counts @ gaps).sum(axis=1), counts @ total)
+    gaps = (gap * (code == b) for b in range(10))
+    return Statistic(
+        lambda total: divide(np.abs(total[:, :-1]).sum(axis=1), total[:, -1]),
+        _user_sums(cell, *gaps, cell.weight),
+    )
 
 
 def _accuracy(cell: Cell) -> Statistic:
@@ -136,7 +142,7 @@ ORDER_METRICS = frozenset({"auc", "gauc"})
 
 
 def resample_users(users: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks (b, users) of how often each user is drawn, 32 MB at most.
+    """Yield blocks (b, users) of how often each user is drawn, about 32 MB each.
 
     Each row of a block is `users` draws with replacement. The draws depend on
     `users` and `seed` alone.
@@ -149,15 +155,19 @@ def resample_users(users: int, resamples: int, seed: int) -> Iterator[Floats]:
         yield np.stack([np.bincount(d, minlength=users) for d in draws]).astype(float)
 
 
-def bootstrap(
-    statistics: Sequence[Statistic], users: int, resamples: int, seed: int
-) -> Floats:
-    """Value of every statistic on every resample of users: (statistics, resamples)."""
-    blocks = [
-        np.stack([statistic(counts) for statistic in statistics])
-        for counts in resample_users(users, resamples, seed)
-    ]
-    return np.concatenate(blocks, axis=1)
+def values(statistics: Sequence[Statistic], blocks: Iterable[Floats]) -> Floats:
+    """Value of every statistic under all counts: (statistics, resamples)."""
+    sums = [s.sums for s in statistics if s.sums is not None]
+    stops = np.cumsum([columns.shape[1] for columns in sums[:-1]], dtype=np.int64)
+    matrix = np.concatenate(sums, axis=1) if sums else None
+    found = []
+    for counts in blocks:
+        totals = [] if matrix is None else np.split(counts @ matrix, stops, axis=1)
+        total = iter(totals)
+        found.append(
+            [s.value(counts if s.sums is None else next(total)) for s in statistics]
+        )
+    return np.concatenate([np.array(block) for block in found], axis=1)
 
 
 def percentile_interval(draws: Floats, level: float) -> tuple[float, float]:

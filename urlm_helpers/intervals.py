@@ -19,16 +19,17 @@ from urlm_helpers.bootstrap import (
     METRICS,
     ORDER_METRICS,
     Cell,
-    bootstrap,
     percentile_interval,
+    resample_users,
+    values,
 )
 from urlm_helpers.evaluation import Floats, Ints
 
 
-def _codes(values: pd.Series, name: str) -> tuple[Ints, pd.Index]:
+def _codes(column: pd.Series, name: str) -> tuple[Ints, pd.Index]:
     """Codes and labels, by first appearance or in a categorical's own order."""
-    ordered = isinstance(values.dtype, pd.CategoricalDtype)
-    code, labels = pd.factorize(values, sort=ordered)
+    ordered = isinstance(column.dtype, pd.CategoricalDtype)
+    code, labels = pd.factorize(column, sort=ordered)
     if (code < 0).any():
         row = int(np.argmax(code < 0))
         raise ValueError(f"column {name!r} is missing in row {row}")
@@ -147,8 +148,8 @@ def evaluate(
     found, users = cells(predictions, tasks, metrics)
     keys = [(key, metric) for key in found for metric in metrics]
     statistics = [METRICS[metric](found[key]) for key, metric in keys]
-    full = [float(statistic(np.ones((1, users)))[0]) for statistic in statistics]
-    draws = bootstrap(statistics, users, resamples, seed)
+    full = values(statistics, [np.ones((1, users))])[:, 0]
+    draws = values(statistics, resample_users(users, resamples, seed))
     table = []
     for (key, metric), value, draw in zip(keys, full, draws, strict=True):
         cell = found[key]
@@ -164,7 +165,7 @@ def evaluate(
                 "scenario": key[0],
                 "task": key[1],
                 "metric": metric,
-                "value": value,
+                "value": float(value),
                 "low": low,
                 "high": high,
                 "rows": len(cell.y),
@@ -298,18 +299,20 @@ def compare(
     first, users = runs[0]
     noise = np.random.default_rng([seed, 1])
 
-    def run_noise(values: Floats) -> Floats:
-        if len(values) < 2:
+    def run_noise(run: Floats) -> Floats:
+        if len(run) < 2:
             return np.zeros(resamples)
-        error = values.std(ddof=1) / np.sqrt(len(values))
-        draws: Floats = noise.standard_t(len(values) - 1, size=resamples)
-        return error * draws
+        error = float(run.std(ddof=1)) / np.sqrt(len(run))
+        added: Floats = error * noise.standard_t(len(run) - 1, size=resamples)
+        return added
 
     n = len(runs_a)
     statistics = [METRICS[metric](found[key]) for key in first for found, _ in runs]
     shape = (len(first), len(runs))
-    full = np.array([s(np.ones((1, users)))[0] for s in statistics]).reshape(shape)
-    draws = bootstrap(statistics, users, resamples, seed).reshape(*shape, resamples)
+    full = values(statistics, [np.ones((1, users))]).reshape(shape)
+    draws = values(statistics, resample_users(users, resamples, seed)).reshape(
+        *shape, resamples
+    )
     table = []
     for key, value, draw in zip(first, full, draws, strict=True):
         difference = draw[:n].mean(axis=0) - draw[n:].mean(axis=0)
