@@ -4,7 +4,7 @@
     runs every notebook from top to bottom and writes its outputs back.
 ``python tools/notebooks.py test``
     runs every notebook through nbval, which compares each output with the committed
-    one, and measures its time and its memory against the limits that the notebook states.
+    one, and holds its time and its memory against the limits that it states.
 
 Both take the paths of notebooks; without any they take every notebook of the book.
 
@@ -239,15 +239,15 @@ def execute_all(paths: list[Path]) -> int:
 
 
 def test_all(paths: list[Path], jobs: int) -> int:
-    """Test notebooks, ``jobs`` at a time; return 0 if all pass and keep their limits."""
-    failed = []
+    """Test notebooks, ``jobs`` at a time; return 0 if all pass within their limits."""
+    failed: dict[Path, list[str]] = {}
     limits = {p: stated_limits(nbformat.read(p, as_version=4)) for p in paths}
     with ThreadPoolExecutor(jobs) as pool:
         runs = list(pool.map(test, paths))
     for run in runs:
         alone = jobs == 1
         if not alone and run.code == 0 and run.seconds > limits[run.path].seconds:
-            print(f"{shown(run.path)}: {run.seconds:.0f} s in company, timed again alone")
+            print(f"{shown(run.path)}: {run.seconds:.0f} s in company, again alone:")
             run, alone = test(run.path), True
         stated = limits[run.path]
         print(
@@ -258,12 +258,12 @@ def test_all(paths: list[Path], jobs: int) -> int:
         if run.code != 0:
             print(run.output)
         found = complaints(run, stated, alone)
-        failed += [f"{shown(run.path)}: {each}" for each in found]
+        if found:
+            failed[run.path] = [f"{shown(run.path)}: {each}" for each in found]
         if alone and not found and run.seconds > stated.seconds:
             print(f"  slow: beyond its stated time, within {ALLOWANCE:g} times of it")
-    print("\n".join(failed))
-    print(f"notebooks: {len(paths) - len({f.split(':')[0] for f in failed})} passed, "
-          f"{len({f.split(':')[0] for f in failed})} failed")
+    print("\n".join(complaint for each in failed.values() for complaint in each))
+    print(f"notebooks: {len(paths) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
 
 

@@ -1,8 +1,8 @@
 """Keep every page of the site self-contained, over http and opened from the disk.
 
 - Diagrams: `sphinxcontrib-mermaid` imports an ES module from a content network, which
-  browsers refuse on `file://` pages. Here a classic script from `_vendor/` draws them, and
-  only pages that have a diagram load it. The theme inverts `pre.mermaid > svg` in dark
+  browsers refuse on `file://` pages. Here a classic script from `_vendor/` draws
+  them, and only pages that have a diagram load it. The theme inverts `pre.mermaid > svg` in dark
   mode, so that one palette serves both modes.
 - Thebe: jupyter-book always loads `sphinx-thebe`, which names another host and declares
   its constants twice (a SyntaxError in the console of every page). Live code is off in
@@ -60,7 +60,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.setup_extension("sphinxcontrib.mermaid")
     listeners = app.events.listeners["html-page-context"]
-    listeners[:] = [each for each in listeners if each.handler is not mermaid.install_js]
+    listeners[:] = [
+        each for each in listeners if each.handler is not mermaid.install_js
+    ]
     app.connect("html-page-context", add_mermaid)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.add_js_file("book-a11y.js", loading_method="defer")

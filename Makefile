@@ -1,0 +1,82 @@
+# make book            build the site from the committed outputs (the default)
+# make notebooks       run every notebook again and write its outputs back
+# make test            everything: style, types, package, notebooks, site in a browser
+# make test-colab      the package and the notebooks with Google Colab's versions
+# make lock            compile requirements.lock anew (needs uv)
+# make vendor          fetch the site's browser libraries anew (needs npm)
+# make url             write the address of _config.yml wherever else it stands
+# make clean           remove what the others made
+#
+# Each target sets up what it needs. PYTHON=/path/to/python3.12 chooses the interpreter.
+
+VENV = .venv
+LOCK = requirements.lock
+RUN = $(VENV)/bin/python
+SITE = _build/html
+JOBS = 2
+
+BOOK_SOURCES := $(shell find book -type f -not -path '*/.*') \
+	_config.yml _toc.yml references.bib
+export TF_CPP_MIN_LOG_LEVEL = 3
+export TF_ENABLE_ONEDNN_OPTS = 0
+
+.PHONY: book notebooks test lint test-package test-notebooks test-book test-colab \
+	lock vendor url clean
+
+book: $(SITE)/.built
+	@echo "The book is built. Open file://$(CURDIR)/$(SITE)/index.html"
+
+# From scratch each time: an incremental build does not repeat an earlier warning.
+$(SITE)/.built: $(VENV)/.installed $(BOOK_SOURCES)
+	rm -rf _build
+	$(VENV)/bin/jupyter-book build . -W -n --keep-going --quiet
+	@touch $@
+
+$(VENV)/.installed: $(LOCK) pyproject.toml tools/environment.sh
+	tools/environment.sh $(VENV) ANY -r $(LOCK)
+	@touch $@
+
+notebooks: $(VENV)/.installed
+	$(RUN) tools/notebooks.py execute
+
+test: lint test-package test-notebooks test-book
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test-package: $(VENV)/.installed
+	$(RUN) -m pytest --ignore tests/test_book.py
+
+test-notebooks: $(VENV)/.installed
+	$(RUN) tools/notebooks.py test --jobs $(JOBS)
+
+test-book: $(SITE)/.built
+	$(RUN) -m pytest tests/test_book.py
+
+test-colab: .venv-colab/.installed
+	.venv-colab/bin/python -m pytest --ignore tests/test_book.py \
+		--ignore tests/test_repository.py
+	.venv-colab/bin/python tools/notebooks.py test --jobs $(JOBS)
+
+.venv-colab/.installed: constraints-colab.txt requirements.txt pyproject.toml \
+		tools/environment.sh
+	tools/environment.sh .venv-colab 3.13 -c constraints-colab.txt \
+		-r requirements.txt hypothesis nbval pytest setuptools
+	@touch $@
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links \
+		requirements-dev.in --output-file requirements.lock
+
+vendor:
+	tools/vendor.sh
+
+url: $(VENV)/.installed
+	$(RUN) tools/set_url.py
+
+clean:
+	rm -rf _build .venv .venv-colab .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
