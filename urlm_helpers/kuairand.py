@@ -99,9 +99,11 @@ def build() -> Dataset:
     users = pd.read_csv(folder / USERS, usecols=["user_id", *USER_CATEGORICAL])
     users = _with_all_ids(users.rename(columns={"user_id": "user"}), log["user"])
     items = pd.read_csv(
-        folder / VIDEOS, usecols=["video_id", *ITEM_CATEGORICAL, "video_duration"]
+        folder / VIDEOS,
+        usecols=["video_id", *ITEM_CATEGORICAL, "video_duration"],
+        dtype={"tag": str},
     )
-    items["tag"] = items["tag"].astype("string").str.split(",").str[0]
+    items["tag"] = items["tag"].str.split(",").str[0]  # the main one of a few
     items["video_duration"] = items["video_duration"] / 1000  # seconds
     items = _with_all_ids(items.rename(columns={"video_id": "item"}), log["item"])
     randomly = int(log["is_rand"].sum())

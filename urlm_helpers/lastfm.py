@@ -88,6 +88,7 @@ def _read(path: Path, names: list[str]) -> pd.DataFrame:
         names=names,
         usecols=range(len(names)),
         encoding="utf-8",
+        encoding_errors="replace",  # a broken letter in a name is no reason to stop
         quoting=csv.QUOTE_NONE,
         keep_default_na=False,  # an artist may be called "NA"
     )

@@ -108,10 +108,13 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
                 for info in packed.infolist()
             ]
     else:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
+            members = tar.getmembers()
+            while stream.read(2**20):  # the checksum stands after the tar's own end
+                pass
             yield [
                 _Member(info.name, _tar_kind(info), partial(tar.extractfile, info))
-                for info in tar.getmembers()
+                for info in members
             ]
 
 
