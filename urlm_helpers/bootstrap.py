@@ -42,12 +42,13 @@ def _user_sums(cell: Cell, *columns: Floats) -> Floats:
     return np.stack([group_sum(cell.user, c, cell.users) for c in columns], axis=1)
 
 
-def _quotient(total: Floats) -> Floats:
+def quotient(total: Floats) -> Floats:
+    """First column over the second."""
     return divide(total[:, 0], total[:, 1])
 
 
 def _ratio(cell: Cell, numerator: Floats, denominator: Floats) -> Statistic:
-    return Statistic(_quotient, _user_sums(cell, numerator, denominator))
+    return Statistic(quotient, _user_sums(cell, numerator, denominator))
 
 
 def _auc(cell: Cell) -> Statistic:
@@ -82,7 +83,7 @@ def _gauc(cell: Cell) -> Statistic:
     each = evaluation.user_auc(cell.y, cell.p, cell.weight, cell.user, cell.users)
     size = group_sum(cell.user, cell.weight, cell.users)
     size = np.where(np.isnan(each), 0.0, size)
-    return Statistic(_quotient, np.stack([size * np.nan_to_num(each), size], axis=1))
+    return Statistic(quotient, np.stack([size * np.nan_to_num(each), size], axis=1))
 
 
 def _log_loss(cell: Cell) -> Statistic:

@@ -46,7 +46,7 @@ def mass_bins(p: Floats, weight: Floats, bins: int) -> Ints:
     tie_start[1:] = p[order][1:] != p[order][:-1]
     mass = np.add.reduceat(weight[order], np.flatnonzero(tie_start))
     middle = np.cumsum(mass) - mass / 2
-    group_bin = np.floor(middle / mass.sum() * bins).astype(np.int64)
+    group_bin = np.floor(middle * bins / mass.sum()).astype(np.int64)
     bin_of[order] = np.minimum(group_bin, bins - 1)[np.cumsum(tie_start) - 1]
     return bin_of
 

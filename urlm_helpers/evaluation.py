@@ -62,6 +62,18 @@ def refuse(values: Floats, wrong: NDArray[np.bool_], rule: str) -> None:
         raise ValueError(f"{rule}, got {values[row]} in row {row}")
 
 
+def codes(ids: ArrayLike, name: str, rows: int) -> tuple[Ints, pd.Index]:
+    """Integer codes and labels, by first appearance or in a categorical's order."""
+    column = pd.Series(ids)
+    if len(column) != rows:
+        raise ValueError(f"{name} has {len(column)} rows, expected {rows}")
+    ordered = isinstance(column.dtype, pd.CategoricalDtype)
+    code, labels = pd.factorize(column, sort=ordered)
+    if (code < 0).any():
+        raise ValueError(f"{name} is missing in row {int(np.argmax(code < 0))}")
+    return code.astype(np.int64), pd.Index(labels)
+
+
 def divide(numerator: Floats, denominator: Floats) -> Floats:
     """Elementwise ratio, NaN where the denominator is not positive."""
     defined = denominator > 0
@@ -208,9 +220,7 @@ def gauc(
     Gauc(value=0.5, dropped=0.2)
     """
     y, score, row_weight = checked(y, score, row_weight, probability=False)
-    code, names = pd.factorize(np.asarray(user))
-    if len(code) != len(y):
-        raise ValueError(f"user has {len(code)} rows and y has {len(y)}")
+    code, names = codes(user, "user", len(y))
     each = user_auc(y, score, row_weight, code, len(names))
     size = user_size(y, row_weight, code, len(names), weight)
     known = ~np.isnan(each)

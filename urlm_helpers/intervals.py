@@ -19,21 +19,14 @@ from urlm_helpers.bootstrap import (
     METRICS,
     ORDER_METRICS,
     Cell,
+    Statistic,
     percentile_interval,
+    quotient,
     resample_users,
     values,
 )
-from urlm_helpers.evaluation import Floats, Ints
-
-
-def _codes(column: pd.Series, name: str) -> tuple[Ints, pd.Index]:
-    """Codes and labels, by first appearance or in a categorical's own order."""
-    ordered = isinstance(column.dtype, pd.CategoricalDtype)
-    code, labels = pd.factorize(column, sort=ordered)
-    if (code < 0).any():
-        row = int(np.argmax(code < 0))
-        raise ValueError(f"column {name!r} is missing in row {row}")
-    return code.astype(np.int64), pd.Index(labels)
+from urlm_helpers.evaluation import codes, group_sum
+from urlm_helpers.ranking import exposure, gini, query_metrics
 
 
 def cells(
@@ -52,8 +45,8 @@ def cells(
             f"predictions have no rows or lack columns: missing {missing}, "
             f"got {list(predictions.columns)} and {len(predictions)} rows"
         )
-    user, users = _codes(predictions["user"], "user")
-    scenario, scenarios = _codes(predictions["scenario"], "scenario")
+    user, users = codes(predictions["user"], "user", len(predictions))
+    scenario, scenarios = codes(predictions["scenario"], "scenario", len(predictions))
     weight = predictions.get("weight")
     probability = not set(metrics) <= ORDER_METRICS
     found: dict[tuple[object, str], Cell] = {}
@@ -177,167 +170,123 @@ def evaluate(
     return pd.DataFrame(table)
 
 
-def holm(p_values: ArrayLike) -> Floats:
-    """Holm's step-down correction of p-values; NaN stays NaN and is not counted.
-
-    The i-th smallest of m values is multiplied by m - i + 1, and the results made
-    monotone. Rejecting those below α keeps the chance of any false rejection ≤ α.
-
-    References
-    ----------
-    Holm, S. (1979). A simple sequentially rejective multiple test procedure.
-    Scandinavian Journal of Statistics 6(2).
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
-    scaled = p[order] * np.arange(len(order), 0, -1)
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return adjusted
-
-
-def _same_rows(a: pd.DataFrame, b: pd.DataFrame, tasks: Sequence[str]) -> None:
-    """Refuse to compare predictions of different rows."""
-    if len(a) != len(b):
-        raise ValueError(f"a has {len(a)} rows and b has {len(b)}: not the same rows")
-    if ("weight" in a) != ("weight" in b):
-        raise ValueError("only one of a and b has a column 'weight'")
-    shared = ["user", "scenario", *(f"y_{t}" for t in tasks)]
-    for column in [*shared, *(["weight"] if "weight" in a else [])]:
-        differ = a[column].to_numpy() != b[column].to_numpy()
-        if np.any(differ):
-            row = int(np.argmax(differ))
-            raise ValueError(
-                f"a and b must hold the same rows in the same order: {column!r} in "
-                f"row {row} is {a[column].iloc[row]!r} in a, {b[column].iloc[row]!r} "
-                f"in b"
-            )
-
-
-def compare(
-    a: pd.DataFrame | Sequence[pd.DataFrame],
-    b: pd.DataFrame | Sequence[pd.DataFrame],
-    tasks: Sequence[str],
-    metric: str = "auc",
+def ranking_table(
+    query: ArrayLike,
+    user: ArrayLike,
+    score: ArrayLike,
+    label: ArrayLike,
+    k: int | Sequence[int] = 10,
     *,
-    paired: bool = True,
+    scenario: ArrayLike | None = None,
+    item: ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    r"""Difference of a metric between two models on the same rows.
+    """Mean ranking metrics over queries, with user-bootstrap intervals.
 
     Parameters
     ----------
-    a, b : DataFrame or sequence of DataFrame
-        Predictions as in `evaluate`, of the same rows in the same order. Several
-        frames are several training runs (seeds) of one model.
-    tasks : sequence of str
-        Names of the tasks, such as ["click", "buy"].
-    metric : str
-        One of `METRICS`.
-    paired : bool
-        Run i of a and run i of b share their seed, where both have as many runs.
-        False, or different numbers of runs, treats the runs as unrelated.
+    query, score, label : array, shape (rows,)
+        All candidates of all queries, as in `query_metrics`.
+    user : array, shape (rows,)
+        The user who made the query; one per query.
+    k : int or sequence of int
+        Cut-offs.
+    scenario : array, shape (rows,), optional
+        One per query; a table row for each. Without it all queries are one, "all".
+    item : array, shape (rows,), optional
+        The candidate's id. Adds `coverage@k`, the expected share of the scenario's
+        items that any query is shown, and `gini@k` of how often each is shown, over
+        all queries, those without a relevant item too.
     resamples, seed, level
-        As in `evaluate`.
+        As in `urlm_helpers.intervals.evaluate`.
 
     Returns
     -------
     DataFrame
-        One row per scenario × task: `scenario`, `task`, `metric`, `a`, `b` (means over
-        runs), `difference` (a - b), `low`, `high`, `p_value` (two-sided, of no
-        difference) and `p_holm` (Holm's correction over the table).
+        One row per scenario × metric: `scenario`, `metric`, `value`, `low`, `high`,
+        `queries` and `users` behind the value, and `dropped`, the share of queries
+        left out for want of a relevant item. Coverage and Gini have no interval:
+        a resample holds fewer distinct users, which shifts them.
 
     Raises
     ------
     ValueError
-        The frames differ in a user, scenario, label or weight; the first row that
-        does is named. Also as `evaluate`.
-
-    Notes
-    -----
-    The target is the difference of the *expected* metric: over users like these and
-    over training runs. Each resample r draws users, evaluates every run on them, and
-
-    .. math:: D_r = \bar a_r - \bar b_r + \frac{s}{\sqrt{S}} \, T_r,
-              \qquad T_r \sim t_{S-1}
-
-    where s is the standard deviation of the S paired differences between runs on all
-    users (unpaired: one such term per model, independent). With one run per model the
-    last term is missing, and the interval speaks of these two trained models only.
-    The t term replaces resampling of runs, which for 3 to 5 runs gives intervals that
-    are too short. The interval holds the percentiles of :math:`D_r`; the p-value is
-    :math:`2 \min(\#\{D_r \le 0\} + 1, \#\{D_r \ge 0\} + 1) / (R + 1)`, at most 1. The
-    time grows with the number of runs.
+        As `query_metrics`; also where a query has two users or two scenarios.
 
     Examples
     --------
-    >>> a = pd.DataFrame(
-    ...     {
-    ...         "user": [0, 0, 1, 1, 2, 2],
-    ...         "scenario": "feed",
-    ...         "y_click": [1, 0, 1, 0, 1, 0],
-    ...         "p_click": [0.9, 0.2, 0.8, 0.3, 0.7, 0.1],
-    ...     }
+    >>> table = ranking_table(
+    ...     query=[0, 0, 1, 1], user=["a", "a", "b", "b"], score=[2, 1, 1, 2],
+    ...     label=[1, 0, 1, 0], k=1, resamples=200,
     ... )
-    >>> b = a.assign(p_click=0.5)
-    >>> compare(a, b, ["click"], resamples=99).drop(columns=["metric", "p_holm"])
-      scenario   task    a    b  difference  low  high  p_value
-    0     feed  click  1.0  0.5         0.5  0.5   0.5     0.02
+    >>> table.loc[table["metric"] == "recall@1", ["value", "low", "high", "queries"]]
+       value  low  high  queries
+    0    0.5  0.0   1.0        2
     """
-    runs_a = [a] if isinstance(a, pd.DataFrame) else list(a)
-    runs_b = [b] if isinstance(b, pd.DataFrame) else list(b)
-    runs = [cells(frame, tasks, [metric]) for frame in (*runs_a, *runs_b)]
-    for frame in (*runs_a[1:], *runs_b):
-        _same_rows(runs_a[0], frame, tasks)
-    first, users = runs[0]
-    noise = np.random.default_rng([seed, 1])
+    code, _ = codes(query, "query", len(np.asarray(query)))
+    first = np.unique(code, return_index=True)[1]
+    who, users = codes(user, "user", len(code))
+    ids = np.full(len(code), "all") if scenario is None else scenario
+    where, scenarios = codes(ids, "scenario", len(code))
+    for column, what in ((who, "user"), (where, "scenario")):
+        if np.any(column != column[first][code]):
+            raise ValueError(f"a query has rows of more than one {what}")
+    ranking = query_metrics(code, score, label, k)
+    kept = ranking.per_query.index.to_numpy()
+    owner = who[first][kept]
+    metrics = ranking.per_query.columns.drop(["relevant", "candidates"])
+    lines: list[dict[str, object]] = []
+    statistics: list[Statistic] = []
+    for s, name in enumerate(scenarios):
+        here = where[first] == s
+        rows = np.flatnonzero(here[kept])
+        count = group_sum(owner[rows], np.ones(len(rows)), len(users))
+        for metric in metrics:
+            value = ranking.per_query[metric].to_numpy()[rows]
+            total = group_sum(owner[rows], value, len(users))
+            statistics.append(Statistic(quotient, np.stack([total, count], axis=1)))
+            lines.append(
+                {
+                    "scenario": name,
+                    "metric": metric,
+                    "queries": len(rows),
+                    "users": int(np.count_nonzero(count)),
+                    "dropped": float(1 - len(rows) / here.sum()),
+                }
+            )
+    table = pd.DataFrame(lines)
+    table["value"] = values(statistics, [np.ones((1, len(users)))])[:, 0]
+    draws = values(statistics, resample_users(len(users), resamples, seed))
+    table[["low", "high"]] = [percentile_interval(draw, level) for draw in draws]
+    table.loc[table["users"] < 2, ["low", "high"]] = np.nan
+    if item is not None:
+        shown = pd.DataFrame({"query": code, "user": who, "item": item, "score": score})
+        more = [
+            _catalog_lines(shown[where == s], name, [k] if isinstance(k, int) else k)
+            for s, name in enumerate(scenarios)
+        ]
+        table = pd.concat([table, *more], ignore_index=True)
+    order = ["scenario", "metric", "value", "low", "high", "queries", "users"]
+    return table[[*order, "dropped"]]
 
-    def run_noise(run: Floats) -> Floats:
-        if len(run) < 2:
-            return np.zeros(resamples)
-        error = float(run.std(ddof=1)) / np.sqrt(len(run))
-        added: Floats = error * noise.standard_t(len(run) - 1, size=resamples)
-        return added
 
-    n = len(runs_a)
-    statistics = [METRICS[metric](found[key]) for key in first for found, _ in runs]
-    shape = (len(first), len(runs))
-    full = values(statistics, [np.ones((1, users))]).reshape(shape)
-    draws = values(statistics, resample_users(users, resamples, seed)).reshape(
-        *shape, resamples
+def _catalog_lines(
+    shown: pd.DataFrame, scenario: str, cuts: Sequence[int]
+) -> pd.DataFrame:
+    """Coverage and Gini of what a scenario shows."""
+    lines: list[dict[str, object]] = []
+    for k in cuts:
+        times = exposure(shown["query"], shown["item"], shown["score"], k)
+        coverage = float(times["reached"].mean())
+        lines.append({"metric": f"coverage@{k}", "value": coverage})
+        lines.append({"metric": f"gini@{k}", "value": gini(times["exposure"])})
+    return pd.DataFrame(lines).assign(
+        scenario=scenario,
+        low=np.nan,
+        high=np.nan,
+        queries=shown["query"].nunique(),
+        users=shown["user"].nunique(),
+        dropped=0.0,
     )
-    table = []
-    for key, value, draw in zip(first, full, draws, strict=True):
-        difference = draw[:n].mean(axis=0) - draw[n:].mean(axis=0)
-        if paired and len(runs_a) == len(runs_b):
-            difference += run_noise(value[:n] - value[n:])
-        else:
-            difference += run_noise(value[:n]) - run_noise(value[n:])
-        low, high = percentile_interval(difference, level)
-        defined = np.count_nonzero(~np.isnan(difference))
-        tail = min((difference <= 0).sum(), (difference >= 0).sum())
-        table.append(
-            {
-                "scenario": key[0],
-                "task": key[1],
-                "metric": metric,
-                "a": value[:n].mean(),
-                "b": value[n:].mean(),
-                "difference": value[:n].mean() - value[n:].mean(),
-                "low": low,
-                "high": high,
-                "p_value": np.nan
-                if np.isnan(low)
-                else min(1.0, 2 * (tail + 1) / (defined + 1)),
-            }
-        )
-    compared = pd.DataFrame(table)
-    compared["p_holm"] = holm(compared["p_value"])
-    return compared

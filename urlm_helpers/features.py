@@ -1,0 +1,155 @@
+"""Feature extraction (特征提取): embeddings of fields, encoders of a behavior history.
+
+Every encoder maps a sequence ``(batch, length, dim)`` and its mask ``(batch, length)``
+to ``(batch, dim)``; the slot of the model does not care which one sits in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+PACKAGE = "urlm_helpers"
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FieldEmbedding(keras.layers.Layer):
+    """One vector per categorical field, all fields in one table.
+
+    Field ``f`` owns the rows from ``offset[f]`` on, so one gather looks up all fields
+    of a batch, and a history can be embedded with the same rows as the items are.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Vocabulary size of each field, the unseen index 0 included.
+    dim : int
+        Length of a vector.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = FieldEmbedding(sizes=[3, 5], dim=4)
+    >>> layer(np.array([[2, 4], [0, 0]])).shape
+    TensorShape([2, 2, 4])
+    """
+
+    def __init__(self, sizes: Sequence[int], dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sizes = [int(size) for size in sizes]
+        self.dim = dim
+        self.offsets = [sum(self.sizes[:f]) for f in range(len(self.sizes))]
+        self.table = keras.layers.Embedding(
+            sum(self.sizes),
+            dim,
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            name="table",
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the table."""
+        self.table.build()
+        self.built = True
+
+    def call(self, indices: Any, fields: Sequence[int] | None = None) -> Any:
+        """Look vectors up.
+
+        Parameters
+        ----------
+        indices : int tensor, shape (..., fields)
+            Index of each field's value in its own vocabulary.
+        fields : sequence of int, optional
+            Which field each last-axis entry belongs to; by default all, in order.
+
+        Returns
+        -------
+        float tensor, shape (..., fields, dim)
+        """
+        fields = range(len(self.sizes)) if fields is None else fields
+        if indices.shape[-1] != len(fields):
+            raise ValueError(
+                f"FieldEmbedding has {len(fields)} fields to look up, the last axis "
+                f"of the indices has {indices.shape[-1]}; their shape is "
+                f"{tuple(indices.shape)}"
+            )
+        offsets = ops.convert_to_tensor([self.offsets[f] for f in fields], "int32")
+        return self.table(ops.cast(indices, "int32") + offsets)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "sizes": self.sizes, "dim": self.dim}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MeanPool(keras.layers.Layer):
+    """The average of the real positions; zeros for an empty history.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> steps = np.array([[[9.0], [2.0], [4.0]]])
+    >>> float(MeanPool()(steps, np.array([[0.0, 1.0, 1.0]]))[0, 0])
+    3.0
+    """
+
+    def call(self, sequence: Any, mask: Any) -> Any:
+        """Map ``(batch, length, dim)`` and its mask to ``(batch, dim)``."""
+        weight = ops.cast(mask, sequence.dtype)[..., None]  # (batch, length, 1)
+        total = ops.sum(sequence * weight, axis=1)
+        return total / ops.maximum(ops.sum(weight, axis=1), 1.0)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ConvPool(keras.layers.Layer):
+    """Convolution → max pooling → dense over the *ordered* history.
+
+    The source document's network (section 3.2.2) where it has a meaning: neighbors in
+    a history are events that followed each other [1]_, neighbors in a row of feature
+    columns are an accident of the table.
+
+    Parameters
+    ----------
+    width : int
+        Events that one filter sees.
+
+    References
+    ----------
+    .. [1] J. Tang, K. Wang, "Personalized Top-N Sequential Recommendation via
+       Convolutional Sequence Embedding", WSDM 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = ConvPool(width=3)
+    >>> layer(np.ones((2, 5, 4), "float32"), np.ones((2, 5))).shape
+    TensorShape([2, 4])
+    """
+
+    def __init__(self, width: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+
+    def build(self, sequence_shape: Any) -> None:
+        """Create one filter and one output unit per dimension."""
+        dim = sequence_shape[-1]
+        self.conv = keras.layers.Conv1D(
+            dim, self.width, padding="same", activation="relu", name="conv"
+        )
+        self.dense = keras.layers.Dense(dim, name="dense")
+        self.conv.build((None, None, dim))
+        self.dense.build((None, dim))
+        self.built = True
+
+    def call(self, sequence: Any, mask: Any) -> Any:
+        """Map ``(batch, length, dim)`` and its mask to ``(batch, dim)``."""
+        weight = ops.cast(mask, sequence.dtype)[..., None]  # (batch, length, 1)
+        patterns = self.conv(sequence * weight)  # (batch, length, dim), >= 0
+        strongest = ops.max(patterns * weight, axis=1)  # (batch, dim)
+        return self.dense(strongest)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "width": self.width}

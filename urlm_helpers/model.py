@@ -1,0 +1,212 @@
+"""One model for every scenario and task: embeddings + encoder + sharing + heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from urlm_helpers.encode import InputSpec
+from urlm_helpers.features import PACKAGE, FieldEmbedding, MeanPool
+from urlm_helpers.sharing import MMoE
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Heads(keras.layers.Layer):
+    """One linear output per scenario and task; a row uses those of its scenario.
+
+    Parameters
+    ----------
+    scenarios : int
+        How many there are.
+
+    Examples
+    --------
+    >>> heads = Heads(scenarios=3)
+    >>> vectors = [np.ones((5, 4), "float32")] * 2
+    >>> heads(vectors, np.array([0, 1, 2, 0, 1])).shape
+    TensorShape([5, 2])
+    """
+
+    def __init__(self, scenarios: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scenarios = scenarios
+
+    def build(self, vectors_shape: Sequence[Any]) -> None:
+        """Create one weight vector and one bias per scenario and task."""
+        tasks, dim = len(vectors_shape), vectors_shape[0][-1]
+        self.kernel = self.add_weight(
+            shape=(self.scenarios, tasks, dim),
+            initializer=keras.initializers.RandomNormal(stddev=dim**-0.5),
+            name="kernel",
+        )
+        self.bias = self.add_weight(
+            shape=(self.scenarios, tasks), initializer="zeros", name="bias"
+        )
+        self.built = True
+
+    def call(self, vectors: Sequence[Any], scenario: Any) -> Any:
+        """Map one ``(batch, dim)`` per task to logits ``(batch, tasks)``."""
+        v = ops.stack(vectors, axis=1)  # (batch, tasks, dim)
+        every = ops.einsum("btd,std->bst", v, self.kernel) + self.bias
+        own = ops.one_hot(scenario, self.scenarios, dtype=every.dtype)
+        return ops.einsum("bst,bs->bt", every, own)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "scenarios": self.scenarios}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class UnifiedRecommender(keras.Model):
+    """Every scenario and every task from one set of parameters.
+
+    Parameters
+    ----------
+    spec : InputSpec or mapping
+        What the inputs are; :attr:`urlm_helpers.encode.Encoder.spec`.
+    encoder : Layer, optional
+        From ``(batch, length, dim)`` and mask to ``(batch, dim)``; by default
+        :class:`~urlm_helpers.features.MeanPool`.
+    sharing : Layer, optional
+        From ``(batch, dim)`` and scenario to a list with one vector per task; by
+        default :class:`~urlm_helpers.sharing.MMoE`.
+    dim : int
+        Length of an embedding.
+    dropout : float
+        Share of the features that a training step leaves out.
+
+    Notes
+    -----
+    The output for task :math:`t` is the logit of its probability *given its parent*
+    in the funnel. :meth:`probabilities` multiplies along the funnel, as ESMM [1]_
+    does, so a child can never be more probable than its parent.
+
+    References
+    ----------
+    .. [1] X. Ma et al., "Entire Space Multi-Task Model", SIGIR 2018. arXiv:1804.07931
+
+    Examples
+    --------
+    >>> spec = InputSpec(fields={"user": 9, "item": 7}, numeric=("age",),
+    ...                  history_fields=("item",), history_length=3,
+    ...                  scenarios=("shop", "feed"), tasks=("click", "buy"),
+    ...                  funnel={"buy": "click"})
+    >>> model = UnifiedRecommender(spec, dim=4)
+    >>> x = {"fields": np.array([[1, 2]]), "numeric": np.zeros((1, 1), "float32"),
+    ...      "history": np.zeros((1, 3, 1), int), "scenario": np.array([1])}
+    >>> p = model.probabilities(x)
+    >>> p.shape, bool(p[0, 1] <= p[0, 0])
+    ((1, 2), True)
+    """
+
+    def __init__(
+        self,
+        spec: InputSpec | Mapping[str, Any],
+        encoder: keras.layers.Layer | None = None,
+        sharing: keras.layers.Layer | None = None,
+        dim: int = 16,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec if isinstance(spec, InputSpec) else InputSpec(**spec)
+        self.dim = dim
+        self.dropout_rate = dropout
+        names = list(self.spec.fields)
+        self.embedding = FieldEmbedding(list(self.spec.fields.values()), dim)
+        self.history_columns = [names.index(f) for f in self.spec.history_fields]
+        self.encoder = MeanPool() if encoder is None else encoder
+        self.sharing = sharing or MMoE(len(self.spec.tasks), len(self.spec.scenarios))
+        self.project = keras.layers.Dense(dim, use_bias=False, name="project")
+        self.dropout = keras.layers.Dropout(dropout)
+        self.heads = Heads(len(self.spec.scenarios))
+        self.build()  # every variable exists from here on, not from the first batch on
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the variables of every part."""
+        spec, dim = self.spec, self.dim
+        width = (len(spec.fields) + 1) * dim + len(spec.numeric)
+        self.embedding.build()
+        if spec.history_fields:
+            width += 2 * dim
+            self.encoder.build((None, spec.history_length, dim))
+            self.project.build((None, dim))
+        self.sharing.build((None, width))
+        self.heads.build([(None, self.sharing.units[-1])] * len(spec.tasks))
+        self.built = True
+
+    def represent(self, x: Mapping[str, Any]) -> Any:
+        """Turn inputs into one feature vector per row, ``(batch, features)``."""
+        fields = self.embedding(x["fields"])  # (batch, fields, dim)
+        names = list(self.spec.fields)
+        user, item = (fields[:, names.index(name)] for name in ("user", "item"))
+        parts = [ops.reshape(fields, (-1, len(names) * self.dim)), user * item]
+        if self.spec.numeric:
+            parts.append(ops.cast(x["numeric"], fields.dtype))
+        if self.spec.history_fields:
+            history = self.embedding(x["history"], fields=self.history_columns)
+            mask = ops.any(ops.cast(x["history"], "int32") != 0, axis=-1)
+            steps = ops.sum(history, axis=2)  # (batch, length, dim)
+            past = self.encoder(steps, ops.cast(mask, steps.dtype))  # (batch, dim)
+            target = sum(fields[:, f] for f in self.history_columns)
+            parts += [past, self.project(past) * target]
+        return ops.concatenate(parts, axis=-1)
+
+    def call(self, x: Mapping[str, Any], training: bool = False) -> Any:
+        """Return the logit of each task given its parent, ``(batch, tasks)``."""
+        features = self.dropout(self.represent(x), training=training)
+        scenario = ops.cast(x["scenario"], "int32")
+        return self.heads(self.sharing(features, scenario), scenario)
+
+    def probabilities(self, x: Mapping[str, Any], batch_size: int = 8192) -> np.ndarray:
+        """Return the probability of each task, ``(rows, tasks)``, along the funnel."""
+        logits = self.predict(x, batch_size=batch_size, verbose=0)
+        return along_funnel(logits, self.spec.parents)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "spec": self.spec.to_dict(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "sharing": keras.saving.serialize_keras_object(self.sharing),
+            "dim": self.dim,
+            "dropout": self.dropout_rate,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> UnifiedRecommender:
+        """Make a model from what :meth:`get_config` returned."""
+        parts = ("encoder", "sharing")
+        layers = {p: keras.saving.deserialize_keras_object(config[p]) for p in parts}
+        return cls(**{**config, **layers})
+
+
+def along_funnel(logits: np.ndarray, parents: Sequence[int]) -> np.ndarray:
+    """Turn logits given the parent into probabilities.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (rows, tasks)
+        Of each task given its parent.
+    parents : sequence of int
+        Column of each task's parent, -1 for none; parents come first.
+
+    Returns
+    -------
+    ndarray, shape (rows, tasks)
+
+    Examples
+    --------
+    >>> along_funnel(np.zeros((1, 3)), parents=[-1, 0, 1]).tolist()
+    [[0.5, 0.25, 0.125]]
+    """
+    p = 1.0 / (1.0 + np.exp(-np.asarray(logits, "float64")))
+    for task, parent in enumerate(parents):
+        if parent >= 0:
+            p[:, task] *= p[:, parent]
+    return p
