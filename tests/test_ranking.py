@@ -81,6 +81,16 @@ def test_ndcg_is_scikit_learns(seed: int, k: int) -> None:
     np.testing.assert_allclose(found[f"ndcg@{k}"], expected, rtol=1e-9)
 
 
+def test_cuts_do_not_depend_on_each_other() -> None:
+    rng = np.random.default_rng(0)
+    query, score = np.repeat([0, 1], 9), rng.integers(4, size=18)
+    label = np.tile([1, 1, 1, 0, 0, 1, 0, 1, 1], 2)
+    together = query_metrics(query, score, label, [7, 2, 4]).per_query
+    for k in (2, 4, 7):
+        alone = query_metrics(query, score, label, k).per_query
+        pd.testing.assert_frame_equal(together[alone.columns], alone)
+
+
 def test_a_constant_score_is_chance_in_any_row_order() -> None:
     label = np.zeros(100)
     for relevant in ([0, 1, 2, 3], [96, 97, 98, 99]):

@@ -115,7 +115,9 @@ def compare(
     users (unpaired: one such term per model with several runs, independent). With
     one run per model the last term is missing, and the interval speaks of these two
     trained models only. The t term stands in for resampling the runs, which with as
-    few as 3 to 5 of them gives intervals that are too short. The interval holds the percentiles of :math:`D_r`; the p-value is
+    few as 3 to 5 of them gives intervals that are too short.
+
+    The interval holds the percentiles of :math:`D_r`; the p-value is
     :math:`2 \min(\#\{D_r \le 0\} + 1, \#\{D_r \ge 0\} + 1) / (R + 1)`, at most 1. The
     time grows with the number of runs.
 
