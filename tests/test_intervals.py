@@ -289,7 +289,8 @@ def test_ranking_resamples_users_with_all_their_queries() -> None:
             own = [value[(owner == u) & (scenario == name)] for u in drawn]
             means.append(np.concatenate(own).mean())
         expected = np.quantile(means, [0.025, 0.975])
-        np.testing.assert_allclose(table.loc[name, ["low", "high"]], expected)
+        found = table.loc[name, ["low", "high"]].astype(float)
+        np.testing.assert_allclose(found, expected)
 
 
 def test_a_query_has_one_user_and_scenario() -> None:
