@@ -47,7 +47,7 @@ def flags(*on: int) -> str:
 ML_100K = {
     "u.data": "1\t2\t5\t881250949\n2\t1\t3\t891717742\n1\t3\t4\t881250949\n",
     "u.user": "1|24|M|technician|85711\n2|53|F|other|V0R2M\n",
-    "u.item": f'1|Toy "Story (1995)|01-Jan-1995||http://x|{flags(3, 4, 5)}\n'
+    "u.item": f'1|"Toy Story (1995)|01-Jan-1995||http://x|{flags(3, 4, 5)}\n'
     f"2|Am\xe9lie: Trois (1939) (1977) (V)|02-Feb-1977|||{flags(18)}\n"
     f"3|unknown||||{flags(0)}\n",
 }
@@ -77,7 +77,7 @@ def test_movielens_100k(cache: Path) -> None:
     assert data.users["zip_prefix"].tolist() == ["8", "V"]
     assert data.users["age"].tolist() == [24, 53]
     items = data.items.set_index("item")
-    assert items["title"][1] == 'Toy "Story (1995)'
+    assert items["title"][1] == '"Toy Story (1995)'
     assert items["title"][2].startswith("Am\xe9lie")
     assert items["year"].tolist()[:2] == [1995.0, 1977.0]
     assert pd.isna(items["year"][3])
