@@ -2,6 +2,7 @@
 # make notebooks       run every notebook again and write its outputs back
 # make test            everything: style, types, package, notebooks, site in a browser
 # make test-colab      the package and the notebooks with Google Colab's versions
+# make test-links      the links to other sites (needs the network)
 # make lock            compile requirements.lock anew (needs uv)
 # make vendor          fetch the site's browser libraries anew (needs npm)
 # make url             write the address of _config.yml wherever else it stands
@@ -20,8 +21,8 @@ BOOK_SOURCES := $(shell find book -type f -not -path '*/.*') \
 export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
-.PHONY: book notebooks test lint test-package test-notebooks test-book test-colab \
-	lock vendor url clean
+.PHONY: book notebooks test lint test-package test-notebooks test-book test-links \
+	test-colab lock vendor url clean
 
 book: $(SITE)/.built
 	@echo "The book is built. Open file://$(CURDIR)/$(SITE)/index.html"
@@ -55,6 +56,9 @@ test-notebooks: $(VENV)/.installed
 test-book: $(SITE)/.built
 	$(RUN) -m pytest tests/test_book.py
 
+test-links: $(VENV)/.installed
+	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
+
 test-colab: .venv-colab/.installed
 	.venv-colab/bin/python -m pytest --ignore tests/test_book.py \
 		--ignore tests/test_repository.py
@@ -78,5 +82,5 @@ url: $(VENV)/.installed
 	$(RUN) tools/set_url.py
 
 clean:
-	rm -rf _build .venv .venv-colab .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build .venv .venv-* .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,8 @@
 """What every page of the built site must be, as functions that list what is wrong.
 
 Each takes a page (or the folder of the site) and returns one line per fault, so that an
-empty list means that all is well. `test_book.py` runs them over all pages, and runs each
-over a small page that is bad in just that way, to see that it speaks up.
+empty list means that all is well. `test_book.py` runs them over all pages, and
+each over a small page that is bad in just that way, to see that it speaks up.
 """
 
 from __future__ import annotations
@@ -220,16 +220,23 @@ def axe_violations(page: Page) -> list[str]:
     What is folded away is opened first, so that it is looked at too.
     """
     page.evaluate(
-        """() => {
+        """async () => {
             document.querySelectorAll('details').forEach(each => each.open = true);
             document.querySelectorAll('.toggle-hidden').forEach(
                 each => each.classList.remove('toggle-hidden'));
+            // What is fading in has no contrast yet.
+            await new Promise(requestAnimationFrame);
+            document.getAnimations().forEach(each => {
+                try { each.finish(); } catch { each.cancel(); }
+            });
+            await new Promise(requestAnimationFrame);
         }"""
     )
     if not page.evaluate("() => typeof window.axe === 'object'"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
     violations = page.evaluate(
-        """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
+        """async () => (await axe.run(document, {resultTypes: ['violations']}))
+            .violations
             .filter(each => ['serious', 'critical'].includes(each.impact))
             .flatMap(each => each.nodes.map(node =>
                 `${each.id}: ${node.target.join(' ')}: ${node.html.slice(0, 160)}`))"""
@@ -373,7 +380,9 @@ def wrong_buttons(
 ) -> list[str]:
     """List the buttons of a page that are missing or lead elsewhere."""
     soup = BeautifulSoup(html, "html.parser")
-    hrefs = {str(each.get("href")) for each in soup.select(".header-article a[href]")}
+    hrefs = {
+        str(each.get("href")) for each in soup.select(".article-header-buttons a[href]")
+    }
     wanted = repository.launch_links(page)
     faults = [
         f"no {name} button to {url}" for name, url in wanted.items() if url not in hrefs

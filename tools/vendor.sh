@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the browser libraries that the site and its tests ship, each with its licence.
+# Fetches the browser libraries that the site and its tests ship, each with its license.
 # Needs npm and tar; takes about ten seconds. Run it again after changing a version.
 set -euo pipefail
 mermaid=11.12.1 mathjax=3.2.2 axe=4.14.1
@@ -30,7 +30,7 @@ cp "$tmp/axe-core/axe.min.js" "$tmp/axe-core"/LICENSE* tests/_vendor/axe-core/
 find "$site" tests/_vendor -type f -exec chmod 644 {} +
 cat > "$site/README.md" <<TEXT
 Third-party files that the built site ships, so that no page asks another host for anything.
-Made by \`tools/vendor.sh\`; do not edit them here. Licences lie beside the files.
+Made by \`tools/vendor.sh\`; do not edit them here. Licenses lie beside the files.
 
 - mermaid $mermaid (MIT)
 - MathJax $mathjax (Apache-2.0), trimmed to TeX input and CHTML output

@@ -2,8 +2,8 @@
 
 - Diagrams: `sphinxcontrib-mermaid` imports an ES module from a content network, which
   browsers refuse on `file://` pages. Here a classic script from `_vendor/` draws
-  them, and only pages that have a diagram load it. The theme inverts `pre.mermaid > svg` in dark
-  mode, so that one palette serves both modes.
+  them, and only pages that have a diagram load it. The theme inverts the drawings in
+  dark mode, so that one palette serves both modes.
 - Thebe: jupyter-book always loads `sphinx-thebe`, which names another host and declares
   its constants twice (a SyntaxError in the console of every page). Live code is off in
   this book, so its scripts go.
