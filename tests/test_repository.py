@@ -1,4 +1,4 @@
-"""The repository agrees with itself: one address, one list of pages, one set of pins."""
+"""The repository agrees with itself: one address, one list of pages, one lock."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_no_static_folder() -> None:
     assert not [name for name in tracked() if "_static" in Path(name).parts]
 
 
-def test_vendored_libraries_keep_their_licences() -> None:
+def test_vendored_libraries_keep_their_licenses() -> None:
     for folder in [
         *(ROOT / "book/_vendor").iterdir(),
         *(ROOT / "tests/_vendor").iterdir(),
