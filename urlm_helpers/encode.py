@@ -12,6 +12,7 @@ import pandas as pd
 from urlm_helpers.lookback import LookBack
 from urlm_helpers.preprocess import (
     UNSEEN,
+    Buckets,
     Scaler,
     Vocabulary,
     integrate,
@@ -106,6 +107,9 @@ class Encoder:
         Users, items and other values that occur less often share the unseen index.
     window : int
         Days of the recent count.
+    buckets : int
+        Each numeric column also becomes a categorical field of at most so many
+        quantile buckets, which lets the model bend a straight line; 0 for none.
 
     Raises
     ------
@@ -123,6 +127,7 @@ class Encoder:
         history_length: int = 32,
         min_count: int = 10,
         window: int = 28,
+        buckets: int = 12,
     ) -> None:
         schema = dataset.schema
         if not schema.timed:
@@ -156,6 +161,10 @@ class Encoder:
         raw = self._numeric(rows)
         self.numeric_names = tuple(raw)
         self.scaler = Scaler.fit(_columns(raw, len(rows))[past])
+        self.buckets = {
+            name: Buckets.fit(values[past], buckets)
+            for name, values in (raw.items() if buckets else ())
+        }
         self.encoded = self._encode(rows, raw)
 
     def _describe_events(self) -> pd.DataFrame:
@@ -212,7 +221,10 @@ class Encoder:
     def spec(self) -> InputSpec:
         """What a model needs to know of these inputs."""
         return InputSpec(
-            fields={name: v.size for name, v in self.vocabularies.items()},
+            fields={
+                **{name: v.size for name, v in self.vocabularies.items()},
+                **{f"{name} (bucket)": b.size for name, b in self.buckets.items()},
+            },
             numeric=self.numeric_names,
             history_fields=self.history_fields,
             history_length=self.history_length,
@@ -245,6 +257,7 @@ class Encoder:
     ) -> dict[str, np.ndarray]:
         """Encode integrated rows whose raw numeric columns are known."""
         fields = [v.encode(rows[name]) for name, v in self.vocabularies.items()]
+        fields += [b.encode(raw[name]) for name, b in self.buckets.items()]
         return {
             "fields": np.stack(fields, axis=1),
             "numeric": self.scaler.transform(_columns(raw, len(rows))),

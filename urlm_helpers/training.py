@@ -199,10 +199,10 @@ def fit(
     y: np.ndarray,
     parts: Mapping[str, np.ndarray],
     *,
-    epochs: int = 10,
+    epochs: int = 1,
     patience: int = 1,
-    batch_size: int = 4096,
-    learning_rate: float = 1e-3,
+    batch_size: int = 2048,
+    learning_rate: float = 4e-3,
     seed: int = 0,
     save_to: str | Path | None = None,
 ) -> pd.DataFrame:
@@ -216,9 +216,15 @@ def fit(
         All rows, as of :func:`urlm_helpers.encode.prepare`.
     parts : mapping
         Row numbers of ``"train"`` and ``"valid"``; ``"test"`` is not touched.
-    epochs, patience, batch_size, learning_rate
-        At most so many passes, so many without improvement before stopping, rows per
-        step, and Adam's step size.
+    epochs : int
+        Passes over the training rows, at most. On logs of impressions the second pass
+        often hurts already [1]_.
+    patience : int
+        Passes without a lower validation loss before stopping.
+    batch_size : int
+        Rows per step.
+    learning_rate : float
+        Adam's first step size; it falls to 0 along a cosine over ``epochs`` passes.
     seed : int
         Of the order of the batches.
     save_to : path, optional
@@ -229,12 +235,19 @@ def fit(
     -------
     DataFrame
         ``epoch``, ``train_loss``, ``valid_loss`` (nats per row), ``best``.
+
+    References
+    ----------
+    .. [1] Z.-Y. Zhang et al., "Towards Understanding the Overfitting Phenomenon of
+       Deep Click-Through Rate Models", CIKM 2022. arXiv:2209.06053.
     """
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
-        loss=FunnelLoss(model.spec.parents, model.spec.negative_rate),
-    )
     train = Batches(x, y, parts["train"], batch_size, seed)
+    falling = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(train))
+    model.compile(
+        optimizer=keras.optimizers.Adam(falling),
+        loss=FunnelLoss(model.spec.parents, model.spec.negative_rate),
+        steps_per_execution=10,
+    )
     valid = Batches(x, y, parts["valid"], 4 * batch_size)
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True),
