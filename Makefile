@@ -15,6 +15,7 @@ LOCK = requirements.lock
 RUN = $(VENV)/bin/python
 SITE = _build/html
 JOBS = 2
+NO_BROWSER = --ignore tests/test_book.py --ignore tests/site_checks.py
 
 BOOK_SOURCES := $(shell find book -type f -not -path '*/.*') \
 	_config.yml _toc.yml references.bib
@@ -48,26 +49,25 @@ lint: $(VENV)/.installed
 	$(RUN) -m mypy
 
 test-package: $(VENV)/.installed
-	$(RUN) -m pytest --ignore tests/test_book.py
+	$(RUN) -m pytest $(NO_BROWSER)
 
 test-notebooks: $(VENV)/.installed
 	$(RUN) tools/notebooks.py test --jobs $(JOBS)
 
 test-book: $(SITE)/.built
-	$(RUN) -m pytest tests/test_book.py
+	$(RUN) -m pytest tests/test_book.py tests/site_checks.py
 
 test-links: $(VENV)/.installed
 	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
 
 test-colab: .venv-colab/.installed
-	.venv-colab/bin/python -m pytest --ignore tests/test_book.py \
-		--ignore tests/test_repository.py
+	.venv-colab/bin/python -m pytest $(NO_BROWSER) --ignore tests/test_repository.py
 	.venv-colab/bin/python tools/notebooks.py test --jobs $(JOBS)
 
 .venv-colab/.installed: constraints-colab.txt requirements.txt pyproject.toml \
 		tools/environment.sh
 	tools/environment.sh .venv-colab 3.13 -c constraints-colab.txt \
-		-r requirements.txt hypothesis nbval pytest setuptools
+		-r requirements.txt hypothesis nbval pytest pyyaml setuptools
 	@touch $@
 
 lock:
