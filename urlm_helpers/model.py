@@ -133,9 +133,11 @@ class UnifiedRecommender(keras.Model):
         self.embedding.build()
         if spec.history_fields:
             width += 2 * dim
-            self.encoder.build((None, spec.history_length, dim))
+            if not self.encoder.built:  # a loaded one comes built
+                self.encoder.build((None, spec.history_length, dim))
             self.project.build((None, dim))
-        self.sharing.build((None, width))
+        if not self.sharing.built:
+            self.sharing.build((None, width))
         self.heads.build([(None, self.sharing.units[-1])] * len(spec.tasks))
         self.built = True
 
