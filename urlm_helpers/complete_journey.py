@@ -364,6 +364,11 @@ def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
     """
     bought, report = purchases()
     products = products_table()
+    bought, unlisted = clean(
+        bought,
+        name="transactions",
+        valid={"item": lambda item: item.isin(products["item"])},
+    )
     items = catalog(bought, products)
     promoted, promotion_report = promotions(items)
     met = offers(visits(bought), promoted)
@@ -392,7 +397,9 @@ def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
         name="complete-journey",
         card=CARD,
         extra={
-            "cleaning": pd.concat([report, promotion_report], ignore_index=True),
+            "cleaning": pd.concat(
+                [report, unlisted, promotion_report], ignore_index=True
+            ),
             "promotions": promoted,
             "visits": met,
         },

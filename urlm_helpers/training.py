@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from urlm_helpers.features import PACKAGE
 from urlm_helpers.model import UnifiedRecommender
