@@ -144,6 +144,16 @@ def console_noise(seen: Visit) -> list[str]:
     return list(seen.console)
 
 
+def unused_scripts(seen: Visit) -> list[str]:
+    """List the large scripts that a page loads and has no use for."""
+    return [
+        f"loads {name} without {what}"
+        for name, what in (("mermaid.min.js", ".mermaid"), ("tex-chtml.js", ".math"))
+        if any(name in url for url in seen.requests)
+        and seen.page.locator(what).count() == 0
+    ]
+
+
 def overflow(page: Page) -> list[str]:
     """Say by how much a page is wider than the window, and what sticks out."""
     found = page.evaluate(

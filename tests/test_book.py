@@ -87,6 +87,7 @@ def test_page_asks_nobody_and_shows_all_it_has(
             checks.outside_requests(seen)
             + checks.failed_requests(seen)
             + checks.console_noise(seen)
+            + checks.unused_scripts(seen)
             + checks.undrawn_diagrams(seen.page)
             + checks.untypeset_math(seen.page)
             + checks.images_without_alt(seen.page)
@@ -184,6 +185,16 @@ BROWSER_CHECKS: dict[str, tuple[Callable[[checks.Visit], list[str]], str, str]] 
         checks.console_noise,
         "<script>const a = 1</script><script>const a = 1</script>",
         "already been declared",
+    ),
+    "a diagram script for no diagram": (
+        checks.unused_scripts,
+        '<script src="mermaid.min.js"></script>',
+        "mermaid.min.js without",
+    ),
+    "a formula script for no formula": (
+        checks.unused_scripts,
+        '<script src="tex-chtml.js"></script>',
+        "tex-chtml.js without",
     ),
     "a line wider than a phone": (
         on_page(checks.overflow),

@@ -7,6 +7,8 @@
 - Thebe: jupyter-book always loads `sphinx-thebe`, which names another host and declares
   its constants twice (a SyntaxError in the console of every page). Live code is off in
   this book, so its scripts go.
+- Mathematics: Sphinx gives a page MathJax when a page below it in the contents has a
+  formula, so the landing page would always load it. Here a page needs one of its own.
 - Accessibility: `book-a11y.js` mends what axe-core finds in the theme's own markup.
 """
 
@@ -38,22 +40,33 @@ def add_mermaid(
         app.add_js_file(None, body=DRAW)
 
 
-def drop_thebe(
+def drop_scripts(
     app: Sphinx,
     pagename: str,
     templatename: str,
     context: dict[str, Any],
     doctree: nodes.document | None,
 ) -> None:
-    """Remove the scripts and the style sheet of `sphinx-thebe`."""
+    """Remove what the page has no use for: thebe, and MathJax without a formula."""
+    unused = ["sphinx-thebe", "THEBE_JS_URL"]
+    if doctree is None or not any(doctree.findall(is_math)):
+        unused += ["mathjax/", "window.MathJax"]
     for key in ("script_files", "css_files"):
-        context[key][:] = [file for file in context[key] if not is_thebe(file)]
+        context[key][:] = [
+            file
+            for file in context[key]
+            if not any(mark in described(file) for mark in unused)
+        ]
 
 
-def is_thebe(file: Any) -> bool:
-    """Tell whether a script or style sheet belongs to `sphinx-thebe`."""
-    body = getattr(file, "attributes", {}).get("body") or ""
-    return "sphinx-thebe" in str(file) or "THEBE_JS_URL" in body
+def is_math(node: nodes.Node) -> bool:
+    """Tell whether a node of a page is a formula."""
+    return isinstance(node, nodes.math | nodes.math_block)
+
+
+def described(file: Any) -> str:
+    """Return the name of a script or style sheet, and its text if it has one."""
+    return f"{file} {getattr(file, 'attributes', {}).get('body') or ''}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -64,6 +77,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
         each for each in listeners if each.handler is not mermaid.install_js
     ]
     app.connect("html-page-context", add_mermaid)
-    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", drop_scripts, priority=900)
     app.add_js_file("book-a11y.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
