@@ -91,7 +91,7 @@ def test_readme_links_to_colab_and_to_the_site() -> None:
         re.escape(f"{colab}/{name}/blob/main/") + r"([^)\s]+)", text("README.md")
     )
     assert found, "README.md has no Colab link"
-    assert (ROOT / found[1]).exists() or not notebooks.all_notebooks()
+    assert (ROOT / found[1]).exists()
     assert SITE_URL in text("README.md")
 
 
