@@ -68,17 +68,16 @@ def test_labels_are_those_of_the_baskets(
     dataset: Dataset, some: tuple[pd.DataFrame, pd.DataFrame]
 ) -> None:
     _, offered = some
-    events = dataset.events
-    for _, row in offered[offered["buy"] == 1].iloc[::29].iterrows():
-        basket = events[
-            (events["user"] == row["user"])
-            & (events["store"] == row["store"])
-            & (events["week"] == row["week"])
-            & (events["item"] == row["item"])
-        ]
+    key = [*cj.VISIT, "item"]
+    sold = offered[offered["buy"] == 1].set_index(key).to_dict("index")
+    baskets = dataset.events.merge(offered[key], on=key)
+    assert baskets.duplicated(key).sum() > 10  # bought in more than one basket
+    for place, basket in baskets.groupby(key):
+        row = sold[place]
         assert row["several"] == (basket["quantity"].sum() >= 2)
         assert row["coupon"] == basket["coupon"].max()
         assert row["time"] <= basket["time"].min()
+    assert len(sold) == baskets.groupby(key).ngroups
 
 
 def test_the_catalog_knows_the_warm_up_weeks_only(dataset: Dataset) -> None:
