@@ -18,7 +18,7 @@ from urlm_helpers.features import ConvPool, MeanPool  # noqa: E402
 from urlm_helpers.model import UnifiedRecommender  # noqa: E402
 from urlm_helpers.recommend import candidates, recommend  # noqa: E402
 from urlm_helpers.sharing import MMoE, SharedBottom  # noqa: E402
-from urlm_helpers.training import FunnelLoss, fit, set_seed  # noqa: E402
+from urlm_helpers.training import FunnelLoss, fit  # noqa: E402
 
 OPTIONS: dict[str, Any] = {"look_back": [["user"], ["user", "item"]], "min_count": 1}
 CUTS = ("2024-03-01", "2024-04-01")
@@ -161,8 +161,8 @@ def test_saved_and_loaded_scores_are_the_same(data: Prepared, tmp_path) -> None:
 def test_same_seed_same_weights_and_the_loss_falls(data: Prepared) -> None:
     weights = []
     for _ in range(2):
-        set_seed(3)
         model = UnifiedRecommender(data.encoder.spec, dim=4)
+        model.reset(3)
         table = fit(model, data.x, data.y, data.parts, epochs=4, patience=4)
         weights.append(model.get_weights())
     for one, two in zip(*weights, strict=True):

@@ -301,6 +301,15 @@ def coupon_at_hand(rows: pd.DataFrame) -> np.ndarray:
     return at_hand
 
 
+def with_context(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add what else was known when the visit began: coupon, weekday and hour."""
+    return rows.assign(
+        coupon_at_hand=coupon_at_hand(rows),
+        weekday=rows["time"].dt.strftime("%a"),
+        hour=rows["time"].dt.strftime("%H"),
+    )
+
+
 def label(rows: pd.DataFrame, outcome: pd.DataFrame) -> pd.DataFrame:
     """Join the labels of :func:`outcomes`; what was not bought is 0 everywhere."""
     tasks = list(TASKS)
@@ -336,7 +345,14 @@ def schema(negative_rate: float) -> Schema:
             "manufacturer_id",
             "brand",
         ),
-        context_categorical=("store", "display", "mailer", "coupon_at_hand"),
+        context_categorical=(
+            "store",
+            "display",
+            "mailer",
+            "coupon_at_hand",
+            "weekday",
+            "hour",
+        ),
         item_name="name",
         consumed_again=True,
         negative_rate=negative_rate,
@@ -380,7 +396,7 @@ def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
     sold = sold.merge(promoted, on=["store", "week", "item"])
     rows = pd.concat([sold[unbought.columns], unbought], ignore_index=True)
     rows = rows.sort_values(["time", *VISIT, "item"], ignore_index=True)
-    rows["coupon_at_hand"] = coupon_at_hand(rows)
+    rows = with_context(rows)
 
     households = pd.DataFrame({"user": np.sort(bought["user"].unique())})
     households = households.merge(read("demographics"), on="user", how="left")
@@ -425,4 +441,4 @@ def all_offers(dataset: Dataset, met: pd.DataFrame) -> pd.DataFrame:
     rows = impressions(met, dataset.extra["promotions"], rate=1.0, seed=0)
     since = met["time"].min()
     rows = label(rows, outcomes(dataset.events[dataset.events["time"] >= since]))
-    return rows.assign(coupon_at_hand=coupon_at_hand(rows))
+    return with_context(rows)

@@ -97,19 +97,19 @@ class Encoder:
         before its own time.
     look_back : sequence of (sequence of str)
         Column groups to count over, such as ``("user", "item")``: each gives the
-        count of earlier events with the same values, that of the last ``window``
-        days, and the days since the last, all on a log scale.
+        count of earlier events with the same values, that of the last days for each
+        of ``windows``, and the days since the last, all on a log scale.
     history_fields : sequence of str
         Item columns that describe an event of the history, ``"item"`` among them.
     history_length : int
         Events in a history.
     min_count : int
         Users, items and other values that occur less often share the unseen index.
-    window : int
-        Days of the recent count.
+    windows : sequence of int
+        Days of the recent counts.
     buckets : int
-        Each numeric column also becomes a categorical field of at most so many
-        quantile buckets, which lets the model bend a straight line; 0 for none.
+        Each numeric column also becomes a categorical field of some so many buckets,
+        which lets the model bend a straight line; 0 for none.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class Encoder:
         history_fields: Sequence[str] = ("item",),
         history_length: int = 32,
         min_count: int = 10,
-        window: int = 28,
+        windows: Sequence[int] = (7, 28),
         buckets: int = 12,
     ) -> None:
         schema = dataset.schema
@@ -137,7 +137,7 @@ class Encoder:
         self.dataset, self.schema = dataset, schema
         self.look_back = [tuple(by) for by in look_back]
         self.history_fields = tuple(history_fields)
-        self.history_length, self.window = history_length, window
+        self.history_length, self.windows = history_length, tuple(windows)
         self.events = self._describe_events()
         self._number_keys()
 
@@ -212,7 +212,9 @@ class Encoder:
         for by in self.look_back:
             back, label = LookBack(self._key_events, rows, by), " × ".join(by)
             raw[f"{label}: count"] = np.log1p(back.count())
-            raw[f"{label}: last {self.window} days"] = np.log1p(back.count(self.window))
+            for window in self.windows:
+                recent = back.count(window)
+                raw[f"{label}: last {window} days"] = np.log1p(recent)
             days = back.days_since_last(never=NEVER_DAYS)
             raw[f"{label}: days since"] = np.log1p(days)
         return raw

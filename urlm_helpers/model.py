@@ -76,8 +76,8 @@ class UnifiedRecommender(keras.Model):
         default :class:`~urlm_helpers.sharing.MMoE`.
     dim : int
         Length of an embedding.
-    dropout : float
-        Share of the features that a training step leaves out.
+    bottom : int
+        Width of the dense layer that comes before the sharing.
 
     Notes
     -----
@@ -108,21 +108,21 @@ class UnifiedRecommender(keras.Model):
         spec: InputSpec | Mapping[str, Any],
         encoder: keras.layers.Layer | None = None,
         sharing: keras.layers.Layer | None = None,
-        dim: int = 16,
-        dropout: float = 0.0,
+        dim: int = 8,
+        bottom: int = 128,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.spec = spec if isinstance(spec, InputSpec) else InputSpec(**spec)
         self.dim = dim
-        self.dropout_rate = dropout
+        self.bottom_units = bottom
         names = list(self.spec.fields)
         self.embedding = FieldEmbedding(list(self.spec.fields.values()), dim)
         self.history_columns = [names.index(f) for f in self.spec.history_fields]
         self.encoder = MeanPool() if encoder is None else encoder
         self.sharing = sharing or MMoE(len(self.spec.tasks), len(self.spec.scenarios))
         self.project = keras.layers.Dense(dim, use_bias=False, name="project")
-        self.dropout = keras.layers.Dropout(dropout)
+        self.bottom = keras.layers.Dense(bottom, activation="relu", name="bottom")
         self.heads = Heads(len(self.spec.scenarios))
         self.build()  # every variable exists from here on, not from the first batch on
 
@@ -132,17 +132,28 @@ class UnifiedRecommender(keras.Model):
         width = (len(spec.fields) + 1) * dim + len(spec.numeric)
         self.embedding.build()
         if spec.history_fields:
-            width += 2 * dim
+            width += dim
             if not self.encoder.built:  # a loaded one comes built
                 self.encoder.build((None, spec.history_length, dim))
             self.project.build((None, dim))
+        self.bottom.build((None, width))
         if not self.sharing.built:
-            self.sharing.build((None, width))
+            self.sharing.build((None, self.bottom_units))
         self.heads.build([(None, self.sharing.units[-1])] * len(spec.tasks))
         self.built = True
 
+    def reset(self, seed: int) -> None:
+        """Draw every weight anew; a compiled model stays compiled."""
+        keras.utils.set_random_seed(seed)
+        self.set_weights(type(self).from_config(self.get_config()).get_weights())
+
     def represent(self, x: Mapping[str, Any]) -> Any:
-        """Turn inputs into one feature vector per row, ``(batch, features)``."""
+        """Turn inputs into one feature vector per row, ``(batch, features)``.
+
+        The history enters through its match with the item alone. Its own vector is a
+        fingerprint of the visit: given that, a model learns by heart which visits
+        bought much, and predicts the next ones worse.
+        """
         fields = self.embedding(x["fields"])  # (batch, fields, dim)
         names = list(self.spec.fields)
         user, item = (fields[:, names.index(name)] for name in ("user", "item"))
@@ -155,19 +166,30 @@ class UnifiedRecommender(keras.Model):
             steps = ops.sum(history, axis=2)  # (batch, length, dim)
             past = self.encoder(steps, ops.cast(mask, steps.dtype))  # (batch, dim)
             target = sum(fields[:, f] for f in self.history_columns)
-            parts += [past, self.project(past) * target]
+            parts.append(self.project(past) * target)
         return ops.concatenate(parts, axis=-1)
 
     def call(self, x: Mapping[str, Any], training: bool = False) -> Any:
         """Return the logit of each task given its parent, ``(batch, tasks)``."""
-        features = self.dropout(self.represent(x), training=training)
+        features = self.bottom(self.represent(x))  # (batch, bottom)
         scenario = ops.cast(x["scenario"], "int32")
         return self.heads(self.sharing(features, scenario), scenario)
 
+    def logits(self, x: Mapping[str, Any], batch_size: int = 8192) -> np.ndarray:
+        """Return the logit of each task given its parent, ``(rows, tasks)``.
+
+        Every batch has the same size, filled up with copies of rows where needed: a
+        compiled model is compiled for one shape.
+        """
+        rows = len(x["scenario"])
+        size = min(batch_size, 1 << (rows - 1).bit_length())
+        filled = np.arange(-(-rows // size) * size) % rows
+        full = {name: array[filled] for name, array in x.items()}
+        return self.predict(full, batch_size=size, verbose=0)[:rows]
+
     def probabilities(self, x: Mapping[str, Any], batch_size: int = 8192) -> np.ndarray:
         """Return the probability of each task, ``(rows, tasks)``, along the funnel."""
-        logits = self.predict(x, batch_size=batch_size, verbose=0)
-        return along_funnel(logits, self.spec.parents)
+        return along_funnel(self.logits(x, batch_size), self.spec.parents)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -177,7 +199,7 @@ class UnifiedRecommender(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "sharing": keras.saving.serialize_keras_object(self.sharing),
             "dim": self.dim,
-            "dropout": self.dropout_rate,
+            "bottom": self.bottom_units,
         }
 
     @classmethod

@@ -209,7 +209,10 @@ class Scaler:
 
 @dataclass(frozen=True)
 class Buckets:
-    """Cuts a numeric column at quantiles of the past, for use as a category.
+    """Cuts a numeric column into buckets of the past, for use as a category.
+
+    A value that many rows share (no purchase yet: 0) has a bucket of its own; the
+    rest are cut at quantiles.
 
     Parameters
     ----------
@@ -220,17 +223,21 @@ class Buckets:
     --------
     >>> buckets = Buckets.fit(np.array([0, 0, 0, 1, 2, 9]), count=3)
     >>> buckets.encode(np.array([0, 1, 2, 100])).tolist()
-    [1, 2, 2, 2]
+    [1, 2, 3, 3]
     """
 
     edges: np.ndarray
 
     @classmethod
     def fit(cls, past: np.ndarray, count: int = 16) -> Buckets:
-        """Place at most ``count - 1`` distinct edges at quantiles of ``past``."""
-        quantiles = np.quantile(past, np.arange(1, count) / count, method="lower")
-        edges = np.unique(quantiles)
-        return cls(edges[edges > past.min()])
+        """Place edges so that some ``count`` buckets hold about as many rows each."""
+        values, rows = np.unique(past, return_counts=True)
+        common = values[rows > len(past) / count]
+        rest = past[~np.isin(past, common)]
+        at = np.arange(count) / count
+        quantiles = np.quantile(rest, at, method="lower") if len(rest) else rest
+        edges = np.unique(np.concatenate([common, quantiles]))
+        return cls(edges[edges > values[0]])
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return the int32 bucket of each value, from 1 (0 stays for "unseen")."""

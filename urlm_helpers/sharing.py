@@ -33,7 +33,7 @@ class _Sharing(keras.layers.Layer):
         self,
         tasks: int,
         scenarios: int,
-        units: Sequence[int] = (128, 64),
+        units: Sequence[int] = (32,),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -119,7 +119,7 @@ class MMoE(_Sharing):
         self,
         tasks: int,
         scenarios: int,
-        units: Sequence[int] = (128, 64),
+        units: Sequence[int] = (32,),
         experts: int = 4,
         **kwargs: Any,
     ) -> None:

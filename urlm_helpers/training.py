@@ -38,19 +38,12 @@ def device_report() -> str:
     )
 
 
-def set_seed(seed: int) -> None:
-    """Make a run repeatable: same seed, same machine, same weights, bit for bit."""
-    keras.utils.set_random_seed(seed)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-
-
 class Batches(keras.utils.PyDataset):
     """Batches of a dict of arrays, in a new random order each epoch.
 
-    Only row numbers are shuffled; the rows of a batch are then gathered at once.
+    Only row numbers are shuffled; the rows of a batch are then gathered at once. Where
+    they are shuffled, every batch has the same size: the few rows that do not fill the
+    last one wait for another pass.
 
     Parameters
     ----------
@@ -82,12 +75,15 @@ class Batches(keras.utils.PyDataset):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.x, self.y, self.batch_size = x, y, batch_size
+        self.x, self.y = x, y
         self.rows = np.array(rows)
+        self.batch_size = min(batch_size, len(self.rows))
         self._rng = None if seed is None else np.random.default_rng(seed)
         self.on_epoch_end()
 
     def __len__(self) -> int:
+        if self._rng is not None:
+            return len(self.rows) // self.batch_size
         return -(-len(self.rows) // self.batch_size)
 
     def __getitem__(self, batch: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -171,26 +167,35 @@ class FunnelLoss(keras.losses.Loss):
 
 
 class _Progress(keras.callbacks.Callback):
-    """A bar over the steps of the whole run; off under ``TQDM_DISABLE=1``."""
+    """Moves a bar that is shared by all passes."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, bar: tqdm) -> None:
         super().__init__()
-        self.total = total
+        self.bar = bar
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.bar = tqdm(total=self.total, unit="batch", desc="training")
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.seen = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.bar.update(batch + 1 - self.seen)
         self.seen = batch + 1
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.seen = 0
-        self.bar.set_postfix(valid=f"{(logs or {}).get('val_loss', np.nan):.4f}")
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self.bar.close()
+def _compile(model: UnifiedRecommender, steps: int, learning_rate: float) -> None:
+    """Compile the model, unless it is compiled like that; forget earlier steps."""
+    plan = (steps, learning_rate)
+    if getattr(model, "plan", None) == plan:
+        for variable in model.optimizer.variables:
+            variable.assign(ops.zeros_like(variable))
+        return
+    model.plan = plan
+    falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(
+        optimizer=keras.optimizers.Adam(falling),
+        loss=FunnelLoss(model.spec.parents, model.spec.negative_rate),
+        steps_per_execution=20,
+        jit_compile="auto" if keras.backend.backend() == "torch" else True,
+    )
 
 
 def fit(
@@ -206,19 +211,23 @@ def fit(
     seed: int = 0,
     save_to: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Train until the validation loss stops falling; keep the best epoch.
+    """Train until the validation loss stops falling; keep the best pass.
+
+    The steps are compiled by XLA, which on a CPU adds up in one order: the same seed
+    gives the same weights. A model that was fitted before with as many steps is not
+    compiled again; ``model.reset(seed)`` and ``fit`` repeat a run with another seed.
 
     Parameters
     ----------
     model : UnifiedRecommender
-        Trained in place; ends with the weights of its best epoch.
+        Trained in place; ends with the weights of its best pass.
     x, y : mapping and ndarray
         All rows, as of :func:`urlm_helpers.encode.prepare`.
     parts : mapping
         Row numbers of ``"train"`` and ``"valid"``; ``"test"`` is not touched.
     epochs : int
-        Passes over the training rows, at most. On logs of impressions the second pass
-        often hurts already [1]_.
+        Passes over the training rows, at most. On logs of impressions models tend to
+        get worse from the second pass on [1]_.
     patience : int
         Passes without a lower validation loss before stopping.
     batch_size : int
@@ -228,7 +237,7 @@ def fit(
     seed : int
         Of the order of the batches.
     save_to : path, optional
-        A ``.keras`` file, written after every epoch that improves: a run that is cut
+        A ``.keras`` file, written after every pass that improves: a run that is cut
         off leaves its best model there.
 
     Returns
@@ -242,30 +251,23 @@ def fit(
        Deep Click-Through Rate Models", CIKM 2022. arXiv:2209.06053.
     """
     train = Batches(x, y, parts["train"], batch_size, seed)
-    falling = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(train))
-    model.compile(
-        optimizer=keras.optimizers.Adam(falling),
-        loss=FunnelLoss(model.spec.parents, model.spec.negative_rate),
-        steps_per_execution=10,
-    )
-    valid = Batches(x, y, parts["valid"], 4 * batch_size)
-    callbacks: list[keras.callbacks.Callback] = [
-        keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True),
-        _Progress(epochs * len(train)),
-    ]
-    if save_to is not None:
-        callbacks.append(
-            keras.callbacks.ModelCheckpoint(str(save_to), save_best_only=True)
-        )
-    log = model.fit(
-        train, validation_data=valid, epochs=epochs, verbose=0, callbacks=callbacks
-    ).history
-    table = pd.DataFrame(
-        {
-            "epoch": np.arange(1, len(log["loss"]) + 1),
-            "train_loss": log["loss"],
-            "valid_loss": log["val_loss"],
-        }
-    )
-    table["best"] = table["valid_loss"] == table["valid_loss"].min()
-    return table
+    valid = {name: array[parts["valid"]] for name, array in x.items()}
+    _compile(model, epochs * len(train), learning_rate)
+    log: list[dict[str, float]] = []
+    best: list[np.ndarray] = []
+    with tqdm(total=epochs * len(train), unit="batch", desc="training") as bar:
+        for epoch in range(1, epochs + 1):
+            run = model.fit(train, epochs=1, verbose=0, callbacks=[_Progress(bar)])
+            loss = float(model.loss(y[parts["valid"]], model.logits(valid)))
+            bar.set_postfix(valid=f"{loss:.4f}")
+            improved = all(loss < earlier["valid_loss"] for earlier in log)
+            train_loss = run.history["loss"][0]
+            log.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": loss})
+            if improved:
+                best, best_epoch = model.get_weights(), epoch
+                if save_to is not None:
+                    model.save(save_to)
+            elif epoch - best_epoch >= patience:
+                break
+    model.set_weights(best)
+    return pd.DataFrame(log).assign(best=lambda table: table["epoch"] == best_epoch)
