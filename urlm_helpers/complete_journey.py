@@ -21,7 +21,7 @@ FIRST_WEEK = 14
 """Weeks before this one only fill histories and choose the catalog."""
 MIN_PURCHASES = 20
 """Baskets in weeks 1-13 that a product needs to be in the catalog."""
-NEGATIVE_RATE = 0.02
+NEGATIVE_RATE = 0.01
 """Share of the impressions without a purchase that the log keeps."""
 NOT_PRODUCTS = ["COUPON", "FUEL", "MISCELLANEOUS", "TRAVEL & LEISURE"]
 SCENARIOS = ("display", "mailer", "both")
@@ -69,6 +69,25 @@ CARD = DataCard(
     ),
     counts=COUNTS,
 )
+READING: dict[str, Any] = {
+    "valid_from": "2017-09-25 04:00",
+    "test_from": "2017-10-30 04:00",
+    "look_back": [
+        ["user", "item"],
+        ["user", "product_type"],
+        ["user", "product_category"],
+        ["user", "manufacturer_id"],
+        ["user"],
+        ["user", "store"],
+        ["item"],
+        ["item", "store"],
+        ["product_type"],
+    ],
+    "history_fields": ["item", "product_type"],
+    "history_length": 20,
+}
+"""How Part 5 reads the log: arguments of :func:`urlm_helpers.encode.prepare`. Weeks 14
+to 39 train, 40 to 44 validate, 45 to 53 test (weeks begin on Monday at four)."""
 VISIT = ["user", "store", "week"]
 NAMES = {"household_id": "user", "product_id": "item", "store_id": "store"}
 

@@ -115,11 +115,15 @@ class FunnelLoss(keras.losses.Loss):
         Column of each task's parent, -1 for none.
     negative_rate : float
         The share :math:`r`.
+    weights : sequence of float, optional
+        What each task counts; by default 1. A task that hardly ever happens hardly
+        moves the sum, and is learned badly for that.
 
     Raises
     ------
     ValueError
-        If negatives were down-sampled and there is not exactly one root task.
+        If negatives were down-sampled and there is not exactly one root task, or if
+        there is not one positive weight per task.
 
     References
     ----------
@@ -136,10 +140,20 @@ class FunnelLoss(keras.losses.Loss):
     """
 
     def __init__(
-        self, parents: Sequence[int], negative_rate: float = 1.0, name: str = "funnel"
+        self,
+        parents: Sequence[int],
+        negative_rate: float = 1.0,
+        weights: Sequence[float] | None = None,
+        name: str = "funnel",
     ) -> None:
         super().__init__(name=name)
         self.parents = [int(p) for p in parents]
+        self.weights = [1.0] * len(self.parents) if weights is None else list(weights)
+        if len(self.weights) != len(self.parents) or min(self.weights) <= 0:
+            raise ValueError(
+                f"{len(self.parents)} tasks need as many positive weights, "
+                f"got {weights}"
+            )
         self.negative_rate = float(negative_rate)
         if self.negative_rate < 1 and self.parents.count(-1) != 1:
             raise ValueError(
@@ -155,6 +169,7 @@ class FunnelLoss(keras.losses.Loss):
         # -log sigmoid((2y - 1) z), stable for any z
         each = ops.softplus(-(2.0 * y - 1.0) * z)  # (batch, tasks)
         counted = [ops.ones_like(y[:, 0]) if p < 0 else y[:, p] for p in self.parents]
+        each = each * ops.convert_to_tensor(self.weights, each.dtype)
         return ops.sum(each * ops.stack(counted, axis=1), axis=1)
 
     def get_config(self) -> dict[str, Any]:
@@ -162,6 +177,7 @@ class FunnelLoss(keras.losses.Loss):
         return {
             "parents": self.parents,
             "negative_rate": self.negative_rate,
+            "weights": self.weights,
             "name": self.name,
         }
 
@@ -181,9 +197,11 @@ class _Progress(keras.callbacks.Callback):
         self.seen = batch + 1
 
 
-def _compile(model: UnifiedRecommender, steps: int, learning_rate: float) -> None:
+def _compile(
+    model: UnifiedRecommender, steps: int, learning_rate: float, weights: Any
+) -> None:
     """Compile the model, unless it is compiled like that; forget earlier steps."""
-    plan = (steps, learning_rate)
+    plan = (steps, learning_rate, weights)
     if getattr(model, "plan", None) == plan:
         for variable in model.optimizer.variables:
             variable.assign(ops.zeros_like(variable))
@@ -192,7 +210,7 @@ def _compile(model: UnifiedRecommender, steps: int, learning_rate: float) -> Non
     falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(
         optimizer=keras.optimizers.Adam(falling),
-        loss=FunnelLoss(model.spec.parents, model.spec.negative_rate),
+        loss=FunnelLoss(model.spec.parents, model.spec.negative_rate, weights),
         steps_per_execution=20,
         jit_compile="auto" if keras.backend.backend() == "torch" else True,
     )
@@ -208,6 +226,7 @@ def fit(
     patience: int = 1,
     batch_size: int = 2048,
     learning_rate: float = 4e-3,
+    weights: Sequence[float] | None = None,
     seed: int = 0,
     save_to: str | Path | None = None,
 ) -> pd.DataFrame:
@@ -234,6 +253,8 @@ def fit(
         Rows per step.
     learning_rate : float
         Adam's first step size; it falls to 0 along a cosine over ``epochs`` passes.
+    weights : sequence of float, optional
+        What each task counts in the loss; see :class:`FunnelLoss`.
     seed : int
         Of the order of the batches.
     save_to : path, optional
@@ -252,7 +273,7 @@ def fit(
     """
     train = Batches(x, y, parts["train"], batch_size, seed)
     valid = {name: array[parts["valid"]] for name, array in x.items()}
-    _compile(model, epochs * len(train), learning_rate)
+    _compile(model, epochs * len(train), learning_rate, weights)
     log: list[dict[str, float]] = []
     best: list[np.ndarray] = []
     with tqdm(total=epochs * len(train), unit="batch", desc="training") as bar:
