@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,38 @@ def test_same_seed_same_weights_and_the_loss_falls(data: Prepared) -> None:
     for one, two in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, two)
     assert table["train_loss"].iloc[-1] < table["train_loss"].iloc[0]
+
+
+def test_the_step_size_falls_without_a_progress_bar_too(
+    data: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    model = UnifiedRecommender(data.encoder.spec, dim=4)
+    options: dict[str, Any] = {"epochs": 3, "patience": 3, "batch_size": 1}
+    fit(model, data.x, data.y, data.parts, learning_rate=1.0, **options)
+    assert 0 < float(model.optimizer.learning_rate) < 0.1
+    fit(model, data.x, data.y, data.parts, learning_rate=2.0, **options)
+    assert 0 < float(model.optimizer.learning_rate) < 0.2
+
+
+def test_one_scenario_one_task_shared_bottom_is_a_plain_network(data: Prepared) -> None:
+    spec = replace(data.encoder.spec, scenarios=("one",), tasks=("click",), funnel={})
+    x = {**data.x, "scenario": np.zeros(len(data.y), "int32")}
+    for scheme in (SharedBottom, MMoE):
+        model = UnifiedRecommender(spec, MeanPool(), scheme(1, 1, (8,)), dim=4)
+        model.reset(0)
+        fit(model, x, data.y[:, :1], data.parts)
+        assert np.isfinite(model.probabilities(x)).all()
+    model = UnifiedRecommender(spec, MeanPool(), SharedBottom(1, 1, (8,)), dim=4)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.4, w.shape) for w in model.get_weights()])
+    z = np.asarray(model.represent(x))
+    for layer in (model.bottom, model.sharing.bottom.layers[0]):
+        kernel, bias = layer.get_weights()
+        z = np.maximum(z @ kernel + bias, 0)
+    kernel, bias = model.heads.get_weights()
+    expected = z @ kernel[0, 0][:, None] + bias[0]
+    np.testing.assert_allclose(model.logits(x), expected, atol=1e-4)
 
 
 def test_the_loss_learns_the_rate_before_down_sampling() -> None:

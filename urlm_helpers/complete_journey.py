@@ -21,7 +21,7 @@ FIRST_WEEK = 14
 """Weeks before this one only fill histories and choose the catalog."""
 MIN_PURCHASES = 20
 """Baskets in weeks 1-13 that a product needs to be in the catalog."""
-NEGATIVE_RATE = 0.01
+NEGATIVE_RATE = 0.02
 """Share of the impressions without a purchase that the log keeps."""
 NOT_PRODUCTS = ["COUPON", "FUEL", "MISCELLANEOUS", "TRAVEL & LEISURE"]
 SCENARIOS = ("display", "mailer", "both")

@@ -16,15 +16,19 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
 import requests
 
 from urlm_helpers.unpack import ArchiveError, unpack
+
+with warnings.catch_warnings():  # tqdm asks every notebook without widgets for them
+    warnings.simplefilter("ignore")
+    import pooch
 
 TIMEOUT = 30.0  # seconds without a byte from the server
 LONG_DOWNLOAD = 1_000_000  # bytes from which a progress bar is shown

@@ -15,6 +15,9 @@ from tqdm import tqdm
 from urlm_helpers.features import PACKAGE
 from urlm_helpers.model import UnifiedRecommender
 
+STEPS_PER_EXECUTION = 20
+"""Batches between two looks of Python at the training."""
+
 
 def device_report() -> str:
     """Say what the model will run on.
@@ -182,36 +185,40 @@ class FunnelLoss(keras.losses.Loss):
         }
 
 
-class _Progress(keras.callbacks.Callback):
-    """Moves a bar that is shared by all passes."""
+class _Steps(keras.callbacks.Callback):
+    """Lowers the step size along a cosine and moves a bar, over all passes."""
 
-    def __init__(self, bar: tqdm) -> None:
+    def __init__(self, learning_rate: float, total: int) -> None:
         super().__init__()
-        self.bar = bar
+        self.learning_rate, self.total, self.done = learning_rate, total, 0
+        self.bar = tqdm(total=total, unit="batch", desc="training")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.seen = 0
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        share = self.done / self.total
+        falling = 0.5 * self.learning_rate * (1 + np.cos(np.pi * share))
+        self.model.optimizer.learning_rate = falling
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.bar.update(batch + 1 - self.seen)
-        self.seen = batch + 1
+        new = batch + 1 - self.seen  # one call may stand for several steps
+        self.seen += new
+        self.done += new
+        self.bar.update(new)
 
 
-def _compile(
-    model: UnifiedRecommender, steps: int, learning_rate: float, weights: Any
-) -> None:
+def _compile(model: UnifiedRecommender, weights: Sequence[float] | None) -> None:
     """Compile the model, unless it is compiled like that; forget earlier steps."""
-    plan = (steps, learning_rate, weights)
-    if getattr(model, "plan", None) == plan:
+    loss = FunnelLoss(model.spec.parents, model.spec.negative_rate, weights)
+    if model.compiled and model.loss.get_config() == loss.get_config():
         for variable in model.optimizer.variables:
             variable.assign(ops.zeros_like(variable))
         return
-    model.plan = plan
-    falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(
-        optimizer=keras.optimizers.Adam(falling),
-        loss=FunnelLoss(model.spec.parents, model.spec.negative_rate, weights),
-        steps_per_execution=20,
+        optimizer=keras.optimizers.Adam(),
+        loss=loss,
+        steps_per_execution=STEPS_PER_EXECUTION,
         jit_compile="auto" if keras.backend.backend() == "torch" else True,
     )
 
@@ -233,7 +240,7 @@ def fit(
     """Train until the validation loss stops falling; keep the best pass.
 
     The steps are compiled by XLA, which on a CPU adds up in one order: the same seed
-    gives the same weights. A model that was fitted before with as many steps is not
+    gives the same weights. A model that was fitted before with the same loss is not
     compiled again; ``model.reset(seed)`` and ``fit`` repeat a run with another seed.
 
     Parameters
@@ -245,14 +252,15 @@ def fit(
     parts : mapping
         Row numbers of ``"train"`` and ``"valid"``; ``"test"`` is not touched.
     epochs : int
-        Passes over the training rows, at most. On logs of impressions models tend to
-        get worse from the second pass on [1]_.
+        Passes over the training rows, at most. On logs of impressions models get
+        worse after very few [1]_.
     patience : int
         Passes without a lower validation loss before stopping.
     batch_size : int
         Rows per step.
     learning_rate : float
-        Adam's first step size; it falls to 0 along a cosine over ``epochs`` passes.
+        Adam's first step size; it falls towards 0 along a cosine over ``epochs``
+        passes, in stairs of ``STEPS_PER_EXECUTION`` steps.
     weights : sequence of float, optional
         What each task counts in the loss; see :class:`FunnelLoss`.
     seed : int
@@ -273,12 +281,13 @@ def fit(
     """
     train = Batches(x, y, parts["train"], batch_size, seed)
     valid = {name: array[parts["valid"]] for name, array in x.items()}
-    _compile(model, epochs * len(train), learning_rate, weights)
+    _compile(model, weights)
     log: list[dict[str, float]] = []
     best: list[np.ndarray] = []
-    with tqdm(total=epochs * len(train), unit="batch", desc="training") as bar:
+    steps = _Steps(learning_rate, epochs * len(train))
+    with steps.bar as bar:
         for epoch in range(1, epochs + 1):
-            run = model.fit(train, epochs=1, verbose=0, callbacks=[_Progress(bar)])
+            run = model.fit(train, epochs=1, verbose=0, callbacks=[steps])
             loss = float(model.loss(y[parts["valid"]], model.logits(valid)))
             bar.set_postfix(valid=f"{loss:.4f}")
             improved = all(loss < earlier["valid_loss"] for earlier in log)
