@@ -184,8 +184,11 @@ class UnifiedRecommender(keras.Model):
         rows = len(x["scenario"])
         size = min(batch_size, 1 << (rows - 1).bit_length())
         filled = np.arange(-(-rows // size) * size) % rows
-        full = {name: array[filled] for name, array in x.items()}
-        return self.predict(full, batch_size=size, verbose=0)[:rows]
+        batches = [
+            self.predict_on_batch({name: array[at] for name, array in x.items()})
+            for at in filled.reshape(-1, size)
+        ]
+        return np.concatenate(batches)[:rows]
 
     def probabilities(self, x: Mapping[str, Any], batch_size: int = 8192) -> np.ndarray:
         """Return the probability of each task, ``(rows, tasks)``, along the funnel."""
