@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 
 mpl.use("agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.text import Annotation  # noqa: E402
 
 from urlm_helpers import figures  # noqa: E402
 
@@ -28,15 +30,15 @@ def test_differences_draws_each_row_once_from_the_top() -> None:
     heights = ax.get_yticks()
     assert names == ["first", "second"] and heights[0] > heights[1]
     interval, point = ax.lines[2], ax.lines[3]
-    assert list(interval.get_xdata()) == [-0.3, -0.1]
-    assert list(point.get_xdata()) == [-0.2] and list(point.get_ydata()) == [heights[1]]
+    np.testing.assert_array_equal(interval.get_xdata(), [-0.3, -0.1])
+    np.testing.assert_array_equal(point.get_xydata(), [[-0.2, heights[1]]])
     assert ax.lines[0].get_color() != interval.get_color()
 
 
 def test_calibration_leaves_out_what_has_no_logarithm() -> None:
     table = pd.DataFrame({"predicted": [0.0, 0.1, 0.2], "observed": [0.1, 0.1, 0.3]})
     ax = figures.calibration({"shop": table}, "title")
-    assert list(ax.lines[0].get_xdata()) == [0.1, 0.2]
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [0.1, 0.2])
     assert ax.get_xscale() == ax.get_yscale() == "log"
 
 
@@ -44,6 +46,8 @@ def test_lines_are_labelled_at_their_ends() -> None:
     _, ax = plt.subplots()
     ax.plot([1, 2], [3, 4])
     figures.label_lines(ax, ["loss"])
-    assert ax.texts[0].get_text() == "loss" and ax.texts[0].xy == (2, 4)
+    label = ax.texts[0]
+    assert isinstance(label, Annotation)
+    assert label.get_text() == "loss" and label.xy == (2, 4)
     with pytest.raises(ValueError, match="1 lines, 2 labels"):
         figures.label_lines(ax, ["a", "b"])
