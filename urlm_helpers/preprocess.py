@@ -224,6 +224,8 @@ class Buckets:
     >>> buckets = Buckets.fit(np.array([0, 0, 0, 1, 2, 9]), count=3)
     >>> buckets.encode(np.array([0, 1, 2, 100])).tolist()
     [1, 2, 3, 3]
+    >>> Buckets.fit(np.array([1, 2, 5, 5, 5, 6, 7, 8]), count=3).edges.tolist()
+    [2, 5, 6]
     """
 
     edges: np.ndarray
@@ -232,11 +234,13 @@ class Buckets:
     def fit(cls, past: np.ndarray, count: int = 16) -> Buckets:
         """Place edges so that some ``count`` buckets hold about as many rows each."""
         values, rows = np.unique(past, return_counts=True)
-        common = values[rows > len(past) / count]
+        often = np.flatnonzero(rows > len(past) / count)
+        common = values[often]
         rest = past[~np.isin(past, common)]
         at = np.arange(count) / count
         quantiles = np.quantile(rest, at, method="lower") if len(rest) else rest
-        edges = np.unique(np.concatenate([common, quantiles]))
+        after = values[often[often + 1 < len(values)] + 1]  # where the next one begins
+        edges = np.unique(np.concatenate([common, after, quantiles]))
         return cls(edges[edges > values[0]])
 
     def encode(self, values: np.ndarray) -> np.ndarray:

@@ -44,9 +44,9 @@ def device_report() -> str:
 class Batches(keras.utils.PyDataset):
     """Batches of a dict of arrays, in a new random order each epoch.
 
-    Only row numbers are shuffled; the rows of a batch are then gathered at once. Where
-    they are shuffled, every batch has the same size: the few rows that do not fill the
-    last one wait for another pass.
+    Only row numbers are shuffled; the rows of a batch are then gathered at once. Every
+    batch has the same size: the few rows that do not fill one more are left out of the
+    pass.
 
     Parameters
     ----------
@@ -58,15 +58,15 @@ class Batches(keras.utils.PyDataset):
         Which rows to go through.
     batch_size : int
         Rows in a batch.
-    seed : int, optional
-        Of the order; None keeps the order of ``rows``.
+    seed : int
+        Of the order.
 
     Examples
     --------
     >>> x = {"numeric": np.arange(5.0)[:, None]}
-    >>> batches = Batches(x, np.zeros((5, 1)), np.array([0, 2, 4]), batch_size=2)
-    >>> len(batches), batches[1][0]["numeric"].tolist()
-    (2, [[4.0]])
+    >>> batches = Batches(x, np.zeros((5, 1)), np.array([4, 4, 4]), batch_size=2)
+    >>> len(batches), batches[0][0]["numeric"].tolist()
+    (1, [[4.0], [4.0]])
     """
 
     def __init__(
@@ -74,20 +74,18 @@ class Batches(keras.utils.PyDataset):
         x: Mapping[str, np.ndarray],
         y: np.ndarray,
         rows: np.ndarray,
-        batch_size: int = 4096,
-        seed: int | None = None,
+        batch_size: int = 2048,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.x, self.y = x, y
         self.rows = np.array(rows)
         self.batch_size = min(batch_size, len(self.rows))
-        self._rng = None if seed is None else np.random.default_rng(seed)
+        self._rng = np.random.default_rng(seed)
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        if self._rng is not None:
-            return len(self.rows) // self.batch_size
-        return -(-len(self.rows) // self.batch_size)
+        return len(self.rows) // self.batch_size
 
     def __getitem__(self, batch: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         rows = self.rows[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -95,8 +93,7 @@ class Batches(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         """Shuffle the row numbers."""
-        if self._rng is not None:
-            self._rng.shuffle(self.rows)
+        self._rng.shuffle(self.rows)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -269,6 +266,11 @@ def fit(
         A ``.keras`` file, written after every pass that improves: a run that is cut
         off leaves its best model there.
 
+    Raises
+    ------
+    FloatingPointError
+        If the training diverged.
+
     Returns
     -------
     DataFrame
@@ -290,6 +292,11 @@ def fit(
             run = model.fit(train, epochs=1, verbose=0, callbacks=[steps])
             loss = float(model.loss(y[parts["valid"]], model.logits(valid)))
             bar.set_postfix(valid=f"{loss:.4f}")
+            if not np.isfinite(loss):
+                raise FloatingPointError(
+                    f"the validation loss is {loss} after pass {epoch}: lower "
+                    f"learning_rate (it was {learning_rate:g})"
+                )
             improved = all(loss < earlier["valid_loss"] for earlier in log)
             train_loss = run.history["loss"][0]
             log.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": loss})
