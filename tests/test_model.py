@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from urlm_helpers.schema import Schema, from_frames
 
 keras = pytest.importorskip("keras")
 
+from urlm_helpers import training  # noqa: E402
 from urlm_helpers.features import ConvPool, MeanPool  # noqa: E402
 from urlm_helpers.model import UnifiedRecommender  # noqa: E402
 from urlm_helpers.recommend import candidates, recommend  # noqa: E402
@@ -161,20 +163,22 @@ def test_saved_and_loaded_scores_are_the_same(data: Prepared, tmp_path) -> None:
 
 def test_same_seed_same_weights_and_the_loss_falls(data: Prepared) -> None:
     weights = []
-    for _ in range(2):
-        model = UnifiedRecommender(data.encoder.spec, dim=4)
+    fresh, used = (UnifiedRecommender(data.encoder.spec, dim=4) for _ in range(2))
+    fit(used, data.x, data.y, data.parts, seed=8)
+    for model in (fresh, used, used):  # a model that was fitted before starts anew
         model.reset(3)
         table = fit(model, data.x, data.y, data.parts, epochs=4, patience=4)
         weights.append(model.get_weights())
-    for one, two in zip(*weights, strict=True):
+    for one, two, three in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
     assert table["train_loss"].iloc[-1] < table["train_loss"].iloc[0]
 
 
 def test_the_step_size_falls_without_a_progress_bar_too(
     data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(training, "tqdm", partial(training.tqdm, disable=True))
     model = UnifiedRecommender(data.encoder.spec, dim=4)
     options: dict[str, Any] = {"epochs": 3, "patience": 3, "batch_size": 1}
     fit(model, data.x, data.y, data.parts, learning_rate=1.0, **options)
