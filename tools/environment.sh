@@ -59,7 +59,7 @@ if [ -e "$folder" ] && [ "$("$folder/bin/python" -c \
 fi
 
 if command -v uv >/dev/null 2>&1; then
-    [ -e "$folder" ] || uv venv --quiet --no-project --python "$python" "$folder"
+    [ -e "$folder" ] || uv venv --quiet --seed --no-project --python "$python" "$folder"
     uv pip install --quiet --python "$folder/bin/python" "$@"
     uv pip install --quiet --python "$folder/bin/python" --no-deps --no-build-isolation -e .
 else
