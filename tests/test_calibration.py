@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
 
 from urlm_helpers import calibration as cal
 from urlm_helpers import evaluation as ev
+from urlm_helpers.deciles import pcoc_deciles
 
 
 def brute_bins(p: np.ndarray, w: np.ndarray, bins: int) -> np.ndarray:
@@ -56,6 +59,94 @@ def test_bins_have_equal_mass_and_ties_stay_together() -> None:
     assert (table["predicted"].diff().dropna() > 0).all()
     tied = cal.calibration_table([0, 1] * 50, [0.5] * 100)
     assert len(tied) == 1 and tied["rows"][0] == 100
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 5))
+def test_the_table_is_scikit_learns_curve(seed: int, bins: int, each: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = rng.random(bins * each)
+    y = (rng.random(len(p)) < p).astype(int)
+    table = cal.calibration_table(y, p, bins=bins)
+    observed, predicted = calibration_curve(
+        y, p, n_bins=bins, strategy="quantile", pos_label=1
+    )
+    np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
+    np.testing.assert_allclose(table["predicted"], predicted, rtol=1e-9)
+
+
+def log(seed: int, n: int = 400, users: int = 30) -> pd.DataFrame:
+    """Calibrated predictions in two scenarios, two rows in three of weight 1."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"user": rng.integers(users, size=n)})
+    frame["scenario"] = rng.choice(["feed", "search"], size=n)
+    frame["weight"] = rng.choice([0.5, 1.0, 1.0], size=n)
+    habit = rng.beta(3, 4, size=users)[frame["user"]]
+    for task in ("click", "like"):
+        frame[f"p_{task}"] = (habit + rng.uniform(-0.1, 0.1, size=n)).clip(0.02, 0.98)
+        frame[f"y_{task}"] = (rng.random(n) < frame[f"p_{task}"]).astype(int)
+    return frame
+
+
+def test_deciles_of_every_cell_have_the_slow_bootstraps_interval() -> None:
+    frame = log(0)
+    table = pcoc_deciles(frame, ["click", "like"], bins=3, resamples=60, seed=5)
+    assert list(table.columns) == [
+        "scenario", "task", "bin", "rows", "weight", "predicted", "observed", "pcoc",
+        "low", "high",
+    ]  # fmt: skip
+    assert len(table) == 2 * 2 * 3
+    ids, rng = pd.unique(frame["user"]), np.random.default_rng(5)
+    samples = [ids[rng.integers(len(ids), size=len(ids))] for _ in range(60)]
+    for (scenario, task), part in table.groupby(["scenario", "task"]):
+        own = frame[frame["scenario"] == scenario]
+        y, p, w = own[f"y_{task}"], own[f"p_{task}"], own["weight"]
+        expected = cal.calibration_table(y, p, w, bins=3)
+        pd.testing.assert_frame_equal(
+            part[expected.columns].reset_index(drop=True), expected
+        )
+        code = brute_bins(p.to_numpy(), w.to_numpy(), 3)
+        for b, line in enumerate(part.to_dict("records")):
+            inside = own[code == b]
+            draws = []
+            for sample in samples:
+                rows = np.concatenate(
+                    [np.flatnonzero(inside["user"] == u) for u in sample]
+                )
+                d = inside.iloc[rows]
+                draws.append(cal.pcoc(d[f"y_{task}"], d[f"p_{task}"], d["weight"]))
+            bounds = np.quantile(draws, [0.025, 0.975])
+            np.testing.assert_allclose([line["low"], line["high"]], bounds)
+
+
+def test_decile_intervals_cover_calibration_and_see_its_lack() -> None:
+    held = np.array(
+        [
+            (table["low"] <= 1) & (table["high"] >= 1)
+            for table in (
+                pcoc_deciles(log(seed), ["click"], bins=2, resamples=150)
+                for seed in range(50)
+            )
+        ]
+    )
+    assert 0.88 <= held.mean() <= 0.99
+    frame = log(1, n=8000, users=800)
+    frame["p_like"] = 0.4 + (frame["p_like"] - 0.4) / 2  # right on average only
+    table = pcoc_deciles(frame, ["like"], resamples=100)
+    ends = table.groupby("scenario").agg({"low": "first", "high": "last"})
+    assert (ends["low"] > 1).all() and (ends["high"] < 1).all()
+
+
+def test_deciles_without_an_interval() -> None:
+    frame = log(2).assign(y_like=0)
+    table = pcoc_deciles(frame, ["like"], resamples=20)
+    assert table[["pcoc", "low", "high"]].isna().all(axis=None)
+    table = pcoc_deciles(frame.assign(user=1), ["click"], resamples=20)
+    assert table["pcoc"].notna().all() and table["low"].isna().all()
+    with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+        pcoc_deciles(frame, ["click"], bins=0)
+    with pytest.raises(ValueError, match="no row .* has a positive weight"):
+        pcoc_deciles(frame.assign(weight=0.0), ["click"])
 
 
 def test_calibrated_and_not() -> None:

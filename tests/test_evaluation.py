@@ -144,6 +144,20 @@ def test_log_loss_is_scikit_learns(data: Rows) -> None:
     np.testing.assert_allclose(ev.log_loss(y, p, w), expected, rtol=1e-9, atol=1e-12)
 
 
+@settings(deadline=None)
+@given(rows())
+def test_normalized_entropy_is_a_ratio_of_scikit_learns_log_losses(data: Rows) -> None:
+    y, p, w, _ = data
+    w = w + 0.1
+    base = np.full(len(y), np.average(y, weights=w))
+    if 0 < y.sum() < len(y):
+        model, constant = (
+            sk.log_loss(y, q, sample_weight=w, labels=[0, 1]) for q in (p, base)
+        )
+        found = ev.normalized_entropy(y, p, w)
+        np.testing.assert_allclose(found, model / constant, rtol=1e-9, atol=1e-12)
+
+
 def test_normalized_entropy_of_the_base_rate_is_one() -> None:
     y, w = np.array([1, 0, 0, 1, 0]), np.array([1, 2, 1, 3, 0.5])
     base = np.full(5, np.average(y, weights=w))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from urlm_helpers.ranking import exposure, gini, query_metrics, ranking_metrics
+from urlm_helpers.catalog import exposure, gini, shown_popularity
+from urlm_helpers.ranking import query_metrics, ranking_metrics
 
 METRICS = ["recall", "precision", "ndcg", "hit", "mrr"]
 
@@ -187,12 +188,38 @@ def test_exposure_is_the_mean_over_all_orders(seed: int, k: int, levels: int) ->
     np.testing.assert_allclose(found["reached"], 1 - missed, atol=1e-12)
 
 
-def test_gini() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.exponential(size=200)
-    pairs = np.abs(x[:, None] - x[None, :]).sum() / (2 * len(x) ** 2 * x.mean())
-    assert gini(x) == pytest.approx(pairs)
-    assert np.isnan(gini([0, 0]))
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 4))
+def test_popularity_is_the_mean_over_all_orders(seed: int, k: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    query = rng.permutation(np.repeat([0, 1], [4, 5]))
+    score, popularity = rng.integers(levels, size=9), rng.integers(50, size=9)
+    found = shown_popularity(query, score, popularity, k)
+    for q in (0, 1):
+        s, amount = score[query == q], popularity[query == q]
+        means = [
+            amount[list(order[:k])].mean()
+            for order in permutations(range(len(s)))
+            if np.all(np.diff(s[list(order)]) <= 0)
+        ]
+        assert found[q] == pytest.approx(np.mean(means))
+
+
+def test_popularity_names_bad_input() -> None:
+    with pytest.raises(ValueError, match="popularity must be finite, got nan in row 1"):
+        shown_popularity([0, 0], [1, 2], [1, np.nan])
+    with pytest.raises(ValueError, match="one length"):
+        shown_popularity([0, 0], [1, 2], [1])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=12))
+def test_gini_is_half_the_mean_difference_of_two_over_the_mean(x: list[float]) -> None:
+    total = sum(x)
+    if total < 1e-6:
+        assert np.isnan(gini([0.0] * len(x)))
+        return
+    pairs = sum(abs(a - b) for a in x for b in x)
+    assert gini(x) == pytest.approx(pairs / (2 * len(x) * total), abs=1e-9)
 
 
 def test_a_hundred_thousand_queries_are_quick() -> None:

@@ -2,7 +2,7 @@
 
 A metric is turned into a `Statistic`: a function of how often each user was drawn.
 What can be computed once (a sort, sums within users) is; per resample remain a matrix
-product, or for the AUC one cumulative sum.
+product, or for the AUC a sparse one and a cumulative sum.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from urlm_helpers import calibration, evaluation
 from urlm_helpers.evaluation import Floats, Ints, divide, group_sum
@@ -31,10 +32,12 @@ class Statistic(NamedTuple):
 
     `value` maps `counts @ sums`, or with no sums the `counts` themselves, to one
     value per resample; `counts` (resamples, users) says how often each was drawn.
+    `dropped` is the share of rows that no value rests on.
     """
 
     value: Callable[[Floats], Floats]
     sums: Floats | None = None  # (users, columns)
+    dropped: float = 0.0
 
 
 def _user_sums(cell: Cell, *columns: Floats) -> Floats:
@@ -55,35 +58,43 @@ def _auc(cell: Cell) -> Statistic:
     positive = cell.y == 1
     by_score = np.flatnonzero(positive)[np.argsort(cell.p[positive])]
     order, low, high = evaluation.tie_bounds(cell.p[by_score], cell.p[~positive])
-    gain_user, gain = cell.user[by_score], cell.weight[by_score]
-    user, weight = cell.user[~positive][order], cell.weight[~positive][order]
-    # One weight for all negatives cancels, and cumulative sums of whole counts are
-    # several times faster than those of floats.
-    equal = len(weight) > 0 and weight[0] > 0 and bool((weight == weight[0]).all())
-    kind = np.int64 if equal else np.float64
-    drawn, below = np.empty(len(user), kind), np.zeros(len(user) + 1, kind)
+    # Positives that beat the same negatives count together, and so do the negatives
+    # between two of them.
+    first = np.flatnonzero(np.diff(low + high, prepend=-1))
+    low, high = low[first], high[first]
+    cuts = np.unique(np.concatenate([low, high]))
+    gain = _runs(cell, by_score, first)
+    loss = _runs(cell, np.flatnonzero(~positive)[order], np.append(0, cuts))
+    low, high = np.searchsorted(cuts, low), np.searchsorted(cuts, high)
 
     def value(counts: Floats) -> Floats:
-        found = np.full(len(counts), np.nan)
-        for r, count in enumerate(counts):
-            np.take(count.astype(kind), user, out=drawn, mode="clip")
-            if not equal:
-                np.multiply(drawn, weight, out=drawn)
-            np.cumsum(drawn, out=below[1:])
-            won = gain * count[gain_user]
-            if won.sum() > 0 and below[-1] > 0:
-                beaten = (below[low] + below[high]) / (2 * below[-1])
-                found[r] = (won * beaten).sum() / won.sum()
-        return found
+        found = []
+        for start in range(0, len(counts), 16):  # few at a time fit the cache
+            drawn = counts[start : start + 16].T
+            won = gain @ drawn
+            below = loss @ drawn
+            np.cumsum(below, axis=0, out=below)
+            beaten = np.einsum("ij,ij->j", won, below.take(low, axis=0))
+            beaten += np.einsum("ij,ij->j", won, below.take(high, axis=0))
+            found.append(divide(beaten, 2 * won.sum(axis=0) * below[-1]))
+        return np.concatenate(found)
 
     return Statistic(value)
 
 
+def _runs(cell: Cell, rows: Ints, starts: Ints) -> sparse.csr_array:
+    """Weight of each user in each run of rows: (runs, users)."""
+    stops = np.append(starts, len(rows))
+    entries = (cell.weight[rows], cell.user[rows], stops)
+    return sparse.csr_array(entries, shape=(len(starts), cell.users))
+
+
 def _gauc(cell: Cell) -> Statistic:
     each = evaluation.user_auc(cell.y, cell.p, cell.weight, cell.user, cell.users)
-    size = group_sum(cell.user, cell.weight, cell.users)
-    size = np.where(np.isnan(each), 0.0, size)
-    return Statistic(quotient, np.stack([size * np.nan_to_num(each), size], axis=1))
+    unknown = np.isnan(each)
+    size = np.where(unknown, 0.0, group_sum(cell.user, cell.weight, cell.users))
+    sums = np.stack([size * np.nan_to_num(each), size], axis=1)
+    return Statistic(quotient, sums, float(unknown[cell.user].mean()))
 
 
 def _log_loss(cell: Cell) -> Statistic:

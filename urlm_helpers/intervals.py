@@ -25,8 +25,9 @@ from urlm_helpers.bootstrap import (
     resample_users,
     values,
 )
+from urlm_helpers.catalog import exposure, gini, shown_popularity
 from urlm_helpers.evaluation import codes, group_sum
-from urlm_helpers.ranking import exposure, gini, query_metrics
+from urlm_helpers.ranking import query_metrics
 
 
 def cells(
@@ -144,15 +145,11 @@ def evaluate(
     full = values(statistics, [np.ones((1, users))])[:, 0]
     draws = values(statistics, resample_users(users, resamples, seed))
     table = []
-    for (key, metric), value, draw in zip(keys, full, draws, strict=True):
+    lines = zip(keys, statistics, full, draws, strict=True)
+    for (key, metric), statistic, value, draw in lines:
         cell = found[key]
         seen = len(np.unique(cell.user))
         low, high = percentile_interval(draw, level) if seen > 1 else (np.nan, np.nan)
-        dropped = float(np.isnan(value))
-        if metric == "gauc":
-            dropped = evaluation.gauc(
-                cell.y, cell.p, cell.user, row_weight=cell.weight
-            ).dropped
         table.append(
             {
                 "scenario": key[0],
@@ -164,7 +161,7 @@ def evaluate(
                 "rows": len(cell.y),
                 "users": seen,
                 "positives": int(cell.y.sum()),
-                "dropped": dropped,
+                "dropped": 1.0 if np.isnan(value) else statistic.dropped,
             }
         )
     return pd.DataFrame(table)
@@ -179,6 +176,7 @@ def ranking_table(
     *,
     scenario: ArrayLike | None = None,
     item: ArrayLike | None = None,
+    popularity: ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -199,6 +197,9 @@ def ranking_table(
         The candidate's id. Adds `coverage@k`, the expected share of the scenario's
         items that any query is shown, and `gini@k` of how often each is shown, over
         all queries, those without a relevant item too.
+    popularity : array, shape (rows,), optional
+        How often the candidate was had before. Adds `popularity@k`, the mean of what
+        is shown, over all queries too.
     resamples, seed, level
         As in `urlm_helpers.intervals.evaluate`.
 
@@ -233,19 +234,24 @@ def ranking_table(
     for column, what in ((who, "user"), (where, "scenario")):
         if np.any(column != column[first][code]):
             raise ValueError(f"a query has rows of more than one {what}")
-    ranking = query_metrics(code, score, label, k)
-    kept = ranking.per_query.index.to_numpy()
-    owner = who[first][kept]
-    metrics = ranking.per_query.columns.drop(["relevant", "candidates"])
+    cuts = [k] if isinstance(k, int) else k
+    ranking = query_metrics(code, score, label, cuts)
+    metrics = ranking.per_query.drop(columns=["relevant", "candidates"])
+    metrics = metrics.reindex(np.arange(len(first)))  # NaN without a relevant item
+    if popularity is not None:
+        for cut in cuts:
+            shown = shown_popularity(code, score, popularity, cut)
+            metrics[f"popularity@{cut}"] = shown
     lines: list[dict[str, object]] = []
     statistics: list[Statistic] = []
     for s, name in enumerate(scenarios):
         here = where[first] == s
-        rows = np.flatnonzero(here[kept])
-        count = group_sum(owner[rows], np.ones(len(rows)), len(users))
         for metric in metrics:
-            value = ranking.per_query[metric].to_numpy()[rows]
-            total = group_sum(owner[rows], value, len(users))
+            value = metrics[metric].to_numpy()
+            rows = np.flatnonzero(here & ~np.isnan(value))
+            owner = who[first][rows]
+            count = group_sum(owner, np.ones(len(rows)), len(users))
+            total = group_sum(owner, value[rows], len(users))
             statistics.append(Statistic(quotient, np.stack([total, count], axis=1)))
             lines.append(
                 {
@@ -262,9 +268,9 @@ def ranking_table(
     table[["low", "high"]] = [percentile_interval(draw, level) for draw in draws]
     table.loc[table["users"] < 2, ["low", "high"]] = np.nan
     if item is not None:
-        shown = pd.DataFrame({"query": code, "user": who, "item": item, "score": score})
+        lists = pd.DataFrame({"query": code, "user": who, "item": item, "score": score})
         more = [
-            _catalog_lines(shown[where == s], name, [k] if isinstance(k, int) else k)
+            _catalog_lines(lists[where == s], name, cuts)
             for s, name in enumerate(scenarios)
         ]
         table = pd.concat([table, *more], ignore_index=True)

@@ -6,7 +6,8 @@ doi:10.1145/3394486.3403226).
 
 Ties are broken at random, and every metric is its exact expected value under that
 (McSherry and Najork, 2008). So a constant score does as well as chance, whatever the
-order of the rows.
+order of the rows. What the same lists show of the catalog (popularity, coverage, Gini)
+is in `urlm_helpers.catalog`.
 """
 
 from __future__ import annotations
@@ -236,63 +237,3 @@ def _mask(values: ArrayLike, scores: Floats, name: str) -> NDArray[np.bool_]:
             f"{scores.shape} and {mask.shape} ({mask.dtype})"
         )
     return mask
-
-
-def exposure(
-    query: ArrayLike, item: ArrayLike, score: ArrayLike, k: int = 10
-) -> pd.DataFrame:
-    """How often each item of the catalog stands in the first k places.
-
-    Parameters
-    ----------
-    query, item, score : array, shape (rows,)
-        All candidates of all queries, as in `query_metrics`.
-    k : int
-        Length of the list that is shown.
-
-    Returns
-    -------
-    DataFrame
-        One row per item that is a candidate somewhere: `exposure`, the expected
-        number of queries that show it, and `reached`, the chance that any does.
-
-    Examples
-    --------
-    >>> exposure(["u", "u", "v", "v"], ["x", "y", "x", "y"], [2, 1, 1, 1], k=1)
-          exposure  reached
-    item
-    x          1.5      1.0
-    y          0.5      0.5
-    """
-    score = np.asarray(score, dtype=np.float64)
-    none, score, _ = checked(np.zeros(score.shape), score, probability=False)
-    code, _ = codes(query, "query", len(score))
-    thing, names = codes(item, "item", len(score))
-    rows = places(code, score, none)
-    shown = np.clip(k - (rows.place - rows.turn) + 1, 0, rows.tied)
-    chance = shown / rows.tied
-    thing = thing[rows.order]
-    with np.errstate(divide="ignore"):  # log of 0: certain to be shown
-        unseen = np.exp(group_sum(thing, np.log1p(-chance), len(names)))
-    return pd.DataFrame(
-        {"exposure": group_sum(thing, chance, len(names)), "reached": 1 - unseen},
-        index=pd.Index(names, name="item"),
-    )
-
-
-def gini(amount: ArrayLike) -> float:
-    r"""Gini coefficient of amounts >= 0: 0 all equal, near 1 one has everything.
-
-    .. math:: G = \frac{\sum_{i=1}^n (2i - n - 1) \, x_{(i)}}{n \sum_i x_i}
-
-    NaN where nothing is given out.
-
-    Examples
-    --------
-    >>> gini([1, 1, 1, 1]), gini([0, 0, 0, 4])
-    (0.0, 0.75)
-    """
-    x = np.sort(np.asarray(amount, dtype=np.float64))
-    n = len(x)
-    rank = 2 * np.arange(1, n + 1) - n - 1
-    return float(divide((rank * x).sum(), n * x.sum()))

@@ -1,0 +1,328 @@
+"""A simulated app whose every probability is known: shop, social and search.
+
+Real logs never say how good a score could be. Here each label comes with the
+probability it was drawn with, so that a model can be held against the truth
+(`urlm_helpers.reference`) and each difficulty has a knob of its own.
+
+`urlm_helpers.world_people` draws who lives in the app, `urlm_helpers.world_log` who
+comes and what is shown, `urlm_helpers.world_truth` how people react.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from urlm_helpers.schema import DataCard, Dataset, Schema, from_frames
+from urlm_helpers.world_knobs import check_knobs
+from urlm_helpers.world_log import REQUESTS, SLOTS, Log, chunks, fresh
+from urlm_helpers.world_people import (
+    SCENARIOS,
+    Floats,
+    Friends,
+    Items,
+    Pool,
+    Users,
+    generator,
+    make_friends,
+    make_items,
+    make_pools,
+    make_users,
+    taste_maps,
+    view,
+)
+from urlm_helpers.world_truth import TASKS
+
+__all__ = ["SCENARIOS", "TASKS", "Log", "World"]
+
+BLOCK = REQUESTS * SLOTS
+
+
+@dataclass(frozen=True)
+class World:
+    """The knobs of a simulated app with three scenarios and a funnel of three tasks.
+
+    `click` leads to `like` and `like` to `buy`. In shop and search a like is an item
+    put into the cart; in social it is a like, and `buy` stands for a share.
+
+    Parameters
+    ----------
+    seed : int
+        One seed, one world: ids and labels are the same on every machine (with the
+        same streams of NumPy's `Generator`; see `urlm_helpers.world_truth`).
+    users, items : int
+        How many; memory grows with them, never with the rows of a stream.
+    latents : int
+        Dimensions k of a taste.
+    user_features, item_features : int
+        Observed columns: orthogonal linear views of the taste, plus noise. Fewer
+        columns than latents lose information for good. An item has also a `rating`,
+        the view of its appeal, and a `category`, its largest feature.
+    scenario_shift : float
+        Angle θ in radians by which each scenario turns tastes: 0 makes them equal.
+    task_shift : float
+        Angle φ by which `like` and `buy` turn the taste of `click`: 0 makes the
+        tasks want the same.
+    user_overlap, item_overlap : float
+        Share of the users (items) that is in every scenario; each other one lives in
+        a single scenario, drawn by traffic.
+    traffic : tuple of 3 float
+        Shares of the requests in shop, social and search.
+    feature_noise : float
+        Standard deviation σ of the noise on features that have variance 1.
+    position_bias : float
+        Exponent η: position k is looked at with probability k^-η in shop, k^(-η/2)
+        in social and k^(-3η/2) in search.
+    drift : float
+        How much δ of a taste is new each day: u ← √(1-δ²) u + δ ξ.
+    new_users, new_items : float
+        Share born after the first day, on any of the later days.
+    confounder : float
+        Logit per standard deviation of a hidden mood that moves all tasks of a row.
+        0 is off, 1 is on.
+    homophily : float
+        Probability that a picked friend is the most like-minded of eight strangers,
+        instead of any stranger.
+    friend_effect : float
+        Weight, in social, of the friends' mean taste next to one's own.
+    query_effect : float
+        Logit, in search, of an item of the category that was asked for.
+    random_share : float
+        Share of the requests whose list is in random order.
+    days : int
+        Length of the log.
+
+    Raises
+    ------
+    ValueError
+        A knob outside its range, with the range.
+
+    Examples
+    --------
+    >>> world = World(seed=1, users=500, items=300)
+    >>> data = world.dataset(2_000)
+    >>> data
+    Dataset('world-1': 2,000 interactions, 500 users, 300 items, scenarios ('shop', \
+'social', 'search'), tasks ('click', 'like', 'buy'))
+    >>> truth = data.extra["truth"]
+    >>> rate, expected = data.interactions["click"].mean(), truth["click"].mean()
+    >>> bool(abs(rate - expected) < 4 * (0.25 / 2_000) ** 0.5)
+    True
+    >>> World(user_overlap=1.5)
+    Traceback (most recent call last):
+        ...
+    ValueError: user_overlap must lie in [0, 1], got 1.5
+    """
+
+    seed: int = 0
+    users: int = 2_000
+    items: int = 1_000
+    latents: int = 5
+    user_features: int = 10
+    item_features: int = 5
+    scenario_shift: float = 0.6
+    task_shift: float = 0.6
+    user_overlap: float = 0.6
+    item_overlap: float = 0.6
+    traffic: tuple[float, float, float] = (0.70, 0.25, 0.05)
+    feature_noise: float = 0.3
+    position_bias: float = 1.0
+    drift: float = 0.05
+    new_users: float = 0.1
+    new_items: float = 0.1
+    confounder: float = 0.0
+    homophily: float = 0.7
+    friend_effect: float = 0.5
+    query_effect: float = 1.5
+    random_share: float = 0.05
+    days: int = 14
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+        object.__setattr__(self, "traffic", tuple(self.traffic))
+
+    @cached_property
+    def user_view(self) -> Floats:
+        """The matrix behind the users' features, (user_features, latents)."""
+        return view(generator(self, "users", 1), self.user_features, self.latents)
+
+    @cached_property
+    def item_view(self) -> Floats:
+        """The matrix behind the items' features, (item_features, latents)."""
+        return view(generator(self, "items", 1), self.item_features, self.latents)
+
+    @cached_property
+    def maps(self) -> Floats:
+        """How scenarios and tasks turn tastes, (3, 3, latents, latents)."""
+        return taste_maps(self)
+
+    @cached_property
+    def people(self) -> Users:
+        """The users, with their hidden tastes."""
+        return make_users(self)
+
+    @cached_property
+    def goods(self) -> Items:
+        """The items, with their hidden tastes and appeal."""
+        return make_items(self)
+
+    @cached_property
+    def friends(self) -> Friends:
+        """The friendships."""
+        return make_friends(self)
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the items' categories, which are also the queries."""
+        return tuple(f"category {c}" for c in range(self.item_features))
+
+    @cached_property
+    def pools(self) -> tuple[tuple[Pool, Pool], ...]:
+        """Users and items of each scenario, or an error where too few are left."""
+        return make_pools(self)
+
+    @property
+    def schema(self) -> Schema:
+        """Which columns are what; position and propensity are left to the reader."""
+        return Schema(
+            scenarios=SCENARIOS,
+            tasks=TASKS,
+            funnel={"like": "click", "buy": "like"},
+            user_numeric=tuple(f"u{c}" for c in range(self.user_features)),
+            item_categorical=("category",),
+            item_numeric=(*(f"i{c}" for c in range(self.item_features)), "rating"),
+            context_categorical=("query",),
+            context_numeric=("query_match", "friend_match", "user_age", "item_age"),
+            consumed_again=True,
+        )
+
+    def dataset(self, rows: int = 200_000) -> Dataset:
+        """Run the app and log `rows` impressions.
+
+        The interactions have, besides the schema's columns, `request` (the list a row
+        belongs to), `position` (1 is the top), `propensity` (of this item at this
+        position, given the candidates and what stands above) and `random` (1 in the
+        random slice). `friend_match` is the match of the item with what the friends'
+        features tell of their tastes, `query_match` says that the category is the one
+        asked for; ages are in days since birth.
+
+        Returns
+        -------
+        Dataset
+            ``extra["truth"]`` has the probabilities, row by row (see
+            `urlm_helpers.world_log.Log`), ``extra["friends"]`` each friendship in
+            both directions (`user`, `friend`).
+
+        Examples
+        --------
+        >>> sorted(World(users=100, items=300).dataset(100).extra)
+        ['friends', 'truth']
+        """
+        positive(rows)
+        log = next(chunks(self, rows, -(-rows // BLOCK)))
+        users = id_table("user", self.people)
+        items = id_table("item", self.goods)
+        items["rating"] = self.goods.rating
+        items["category"] = np.array(self.categories, object)[self.goods.category]
+        friends = {"user": self.friends.user, "friend": self.friends.friend}
+        return from_frames(
+            log.interactions,
+            users,
+            items,
+            schema=self.schema,
+            name=f"world-{self.seed}",
+            card=DataCard(
+                f"A simulated app (seed {self.seed})",
+                "drawn by urlm_helpers.world; no person stands behind a row",
+                "none needed",
+                known_problems=("a world, not the world: effects are as large as set",),
+            ),
+            extra={"truth": log.truth, "friends": pd.DataFrame(friends)},
+        )
+
+    def stream(self, rows: int, chunk: int = 100_000, skip: int = 0) -> Iterator[Log]:
+        """Yield the log of `dataset` in chunks, in order of time.
+
+        The rows do not depend on the size of a chunk, and any chunk can be made alone.
+        Memory is that of the users, the items and one chunk.
+
+        Parameters
+        ----------
+        rows : int
+            Length of the whole log.
+        chunk : int
+            Rows at once: a multiple of 10,000.
+        skip : int
+            How many chunks to leave out at the start.
+
+        Raises
+        ------
+        ValueError
+            `rows` is not positive, `chunk` no positive multiple, `skip` negative.
+
+        Examples
+        --------
+        >>> world = World(users=100, items=300)
+        >>> [len(log.truth) for log in world.stream(25_000, chunk=10_000, skip=1)]
+        [10000, 5000]
+        """
+        positive(rows)
+        if chunk < BLOCK or chunk % BLOCK or skip < 0:
+            raise ValueError(
+                f"chunk must be a positive multiple of {BLOCK:,} and skip at least 0, "
+                f"got chunk={chunk!r}, skip={skip!r}"
+            )
+        return chunks(self, rows, chunk // BLOCK, skip)
+
+    def sample(
+        self, rows: int, seed: int, *, balanced: bool = False, random: bool = False
+    ) -> Log:
+        """Draw fresh rows of the same world, to measure a model on.
+
+        Parameters
+        ----------
+        rows : int
+        seed : int
+            Other seeds give other rows of the same users and items.
+        balanced : bool
+            As many requests in each scenario, instead of the traffic's shares.
+        random : bool
+            Users with items drawn uniformly at position 1, instead of logged lists.
+
+        Returns
+        -------
+        Log
+            Rows from all days, in no order.
+
+        Raises
+        ------
+        ValueError
+            `rows` is not positive, `seed` negative.
+
+        Examples
+        --------
+        >>> log = World(users=100, items=300).sample(600, 1, balanced=True, random=True)
+        >>> log.interactions["scenario"].value_counts().tolist()
+        [200, 200, 200]
+        """
+        positive(rows)
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed!r}")
+        return fresh(self, rows, seed, balanced, random)
+
+
+def positive(rows: int) -> None:
+    """Refuse a log without rows."""
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows!r}")
+
+
+def id_table(key: str, of: Users | Items) -> pd.DataFrame:
+    """Make the table of the users or the items: id, day of birth, features."""
+    features = {f"{key[0]}{c}": column for c, column in enumerate(of.features.T)}
+    ids = np.arange(len(of.features))
+    return pd.DataFrame({key: ids, "born": of.born, **features})
