@@ -17,9 +17,14 @@ from urlm_helpers.reference import (
     popularity,
 )
 from urlm_helpers.world import SCENARIOS, TASKS, World
-from urlm_helpers.world_best import best_on_observables, covariance, reference_lines
+from urlm_helpers.world_best import (
+    best_on_observables,
+    covariance,
+    reference_lines,
+    task_correlation,
+)
 from urlm_helpers.world_people import seen_through
-from urlm_helpers.world_truth import logits, sigmoid
+from urlm_helpers.world_truth import APPEAL, GAIN, logits, sigmoid
 
 CHANCE = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
 PAIRS = st.lists(st.tuples(CHANCE, st.integers(0, 4)), min_size=1, max_size=20)
@@ -227,3 +232,36 @@ def test_the_lines_are_in_order() -> None:
     at = log.interactions["scenario"] == "social"
     p = log.truth.loc[at, "buy_before"]
     assert lines.loc[("social", "buy"), "oracle"] == expected_auc(p, p)
+
+
+def test_a_scenario_without_training_rows_has_no_popularity() -> None:
+    world = World(users=200, items=300)
+    log = world.sample(2_000, 1, balanced=True)
+    train = log.interactions[log.interactions["scenario"] != "search"]
+    lines = reference_lines(world, train, *log)
+    unknown = lines["popularity"].isna()
+    assert lines.index[unknown].to_list() == [("search", task) for task in TASKS]
+    assert not lines[["observables", "oracle"]].isna().to_numpy().any()
+
+
+def test_an_unknown_scenario_is_refused() -> None:
+    world = World(users=200, items=300)
+    rows = world.sample(10, 1).interactions.assign(scenario="feed")
+    with pytest.raises(ValueError, match=r"scenario must be one of .*, got 'feed'"):
+        best_on_observables(world, rows)
+
+
+@pytest.mark.parametrize("confounder", [0.0, 1.0])
+def test_task_correlation_is_that_of_the_logits(confounder: float) -> None:
+    """Over all users and items it follows from the maps."""
+    world = World(users=20_000, items=20_000, task_shift=0.8, confounder=confounder)
+    log = world.sample(60_000, 1, balanced=True, random=True)
+    found = task_correlation(*log)
+    assert list(found) == ["click, like", "click, buy", "like, buy"]
+    maps = world.maps[0]  # the shop has neither friends nor queries
+    between = GAIN**2 / world.latents * np.einsum("aij,bij->ab", maps, maps)
+    between += np.outer(APPEAL, APPEAL) + confounder**2
+    scale = np.sqrt(np.diag(between))
+    expected = (between / np.outer(scale, scale))[np.triu_indices(3, 1)]
+    np.testing.assert_allclose(found.loc["shop"], expected, atol=0.03)
+    assert np.ptp(expected) > 0.1 and not found.isna().to_numpy().any()

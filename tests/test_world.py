@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from urlm_helpers.off_policy import policy_value
 from urlm_helpers.reference import expected_auc
 from urlm_helpers.schema import Dataset
 from urlm_helpers.world import SCENARIOS, TASKS, Log, World
@@ -251,17 +252,22 @@ def test_noise_blurs_ratings_and_item_features() -> None:
     np.testing.assert_array_equal(exact.rating, exact.appeal)
 
 
-def test_a_list_is_chosen_from_features_alone(world: World) -> None:
+def test_all_that_is_logged_but_labels_comes_from_features_alone(world: World) -> None:
     """Otherwise what is shown would leak the hidden taste."""
-    changed = World(seed=1)
-    hidden = changed.people._replace(taste=-changed.people.taste)
+    changed, goods = World(seed=1), world.goods
+    hidden = changed.people._replace(taste=-2 * changed.people.taste)
     object.__setattr__(changed, "people", hidden)
-    one, two = world.sample(2_000, 3), changed.sample(2_000, 3)
-    for column in ("user", "item", "position", "propensity", "query"):
-        pd.testing.assert_series_equal(
-            one.interactions[column], two.interactions[column]
-        )
-    assert abs(one.truth["click_given"] - two.truth["click_given"]).max() > 0.1
+    hidden_goods = goods._replace(taste=3 * goods.taste, appeal=-goods.appeal)
+    object.__setattr__(changed, "goods", hidden_goods)
+    assert abs(world.friends.taste - changed.friends.taste).max() > 0.1
+    one, two = world.dataset(2_000), changed.dataset(2_000)
+    pd.testing.assert_frame_equal(
+        one.interactions.drop(columns=[*TASKS]), two.interactions.drop(columns=[*TASKS])
+    )
+    pd.testing.assert_frame_equal(one.users, two.users)
+    pd.testing.assert_frame_equal(one.items, two.items)
+    p, q = (data.extra["truth"]["click_given"] for data in (one, two))
+    assert abs(p - q).max() > 0.1
 
 
 # ---- the log
@@ -308,6 +314,32 @@ def test_inverse_propensities_count_the_candidates(data: Dataset) -> None:
         inverse = 1 / log.loc[log["position"] == k, "propensity"]
         error = inverse.std() / np.sqrt(len(inverse))
         assert abs(inverse.mean() - (CANDIDATES - k + 1)) < 4 * error
+
+
+@pytest.mark.parametrize("only_random", [False, True])
+def test_a_policy_over_the_catalog_can_be_judged(
+    data: Dataset, world: World, only_random: bool
+) -> None:
+    """By the propensities that `World.dataset` explains, against fresh truth."""
+    pool, rated = world.pools[0][1], np.exp(0.5 * world.goods.rating)
+    reach = np.cumsum(rated[pool.ids])
+
+    def shop(log: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+        at = (log["scenario"] == "shop") & (log["position"] == 1)
+        rows = log[at & ((log["random"] == 1) | (not only_random))]
+        alive = pool.alive[(rows["time"] - pd.Timestamp("2026-01-01")).dt.days]
+        return rows, rated[rows["item"]] / reach[alive - 1], alive
+
+    fresh = world.sample(100_000, 1, random=True)
+    rows, target, alive = shop(fresh.interactions)
+    true = (target * alive * fresh.truth.loc[rows.index, "click"]).mean()
+    rows, target, alive = shop(data.interactions)
+    seen = 1.0 if only_random else CANDIDATES * rows["propensity"].to_numpy(float)
+    table = policy_value(rows["click"], seen / alive, target, rows["user"])
+    ips = table.set_index("estimator").loc["ips"]
+    error = (ips["high"] - ips["low"]) / (2 * 1.96)
+    assert abs(ips["value"] - true) < 4 * error < 0.1
+    assert abs(ips["mean_weight"] - 1) < 0.05
 
 
 def test_a_random_slice_ignores_the_policy(data: Dataset, world: World) -> None:
@@ -376,17 +408,28 @@ def test_nobody_acts_before_birth(data: Dataset) -> None:
         assert (log[f"{ids}_age"] == day - born[log[ids]]).all()
         assert log[f"{ids}_age"].min() == 0
         assert abs((born > 0).mean() - 0.1) < 4 * np.sqrt(0.09 / len(born))
-        assert born.max() < 14
+        assert set(born) == set(range(14))
         assert (log[ids].nunique() / len(table)) > 0.95
     nobody = World(new_users=0, new_items=0)
     assert nobody.people.born.max() == nobody.goods.born.max() == 0
 
 
-def test_items_are_equally_likely_in_the_random_sample() -> None:
-    world = World(items=100, item_overlap=1, new_items=0)
-    count = world.sample(50_000, 1, random=True).interactions["item"].value_counts()
-    assert len(count) == 100
+@pytest.mark.parametrize("random", [False, True])
+def test_items_are_equally_likely_where_chance_chooses(random: bool) -> None:
+    """Also among candidates that are no whole part of the items: 110 for 20."""
+    world = World(items=110, item_overlap=1, new_items=0, random_share=1)
+    count = world.sample(55_000, 1, random=random).interactions["item"].value_counts()
+    assert len(count) == 110
     assert abs(count - 500).max() < 5 * np.sqrt(500)
+
+
+def test_users_come_by_their_activity() -> None:
+    world = World(users=50, user_overlap=1, new_users=0)
+    log = world.sample(50_000, 1, random=True).interactions
+    expected = 50_000 * world.people.activity / world.people.activity.sum()
+    count = np.bincount(log["user"], minlength=50)
+    assert (abs(count - expected) < 5 * np.sqrt(expected)).all()
+    assert np.ptp(np.log(expected)) > 1
 
 
 def test_friendships_are_mutual_and_like_minded(world: World) -> None:
@@ -444,6 +487,13 @@ def test_a_confounder_moves_all_tasks_and_nothing_else() -> None:
 def test_one_seed_gives_the_same_bytes() -> None:
     assert digest(SMALL.dataset(3_000)) == PINNED
     same(SMALL.dataset(3_000), replace(SMALL).dataset(3_000))
+
+
+def test_a_knob_from_numpy_gives_the_same_bytes() -> None:
+    noise, drift = np.float64(SMALL.feature_noise), np.float64(SMALL.drift)
+    other = replace(SMALL, feature_noise=noise, drift=drift)
+    assert other == SMALL
+    same(SMALL.dataset(3_000), other.dataset(3_000))
 
 
 def test_another_seed_gives_another_world() -> None:

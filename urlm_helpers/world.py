@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from urlm_helpers.schema import DataCard, Dataset, Schema, from_frames
-from urlm_helpers.world_knobs import check_knobs
+from urlm_helpers.world_knobs import AMOUNTS, COUNTS, check_knobs
 from urlm_helpers.world_log import REQUESTS, SLOTS, Log, chunks, fresh
 from urlm_helpers.world_people import (
     SCENARIOS,
@@ -64,9 +64,12 @@ class World:
         the view of its appeal, and a `category`, its largest feature.
     scenario_shift : float
         Angle θ in radians by which each scenario turns tastes: 0 makes them equal.
+        Between 0 and π/2 it also makes some scenarios' tastes weaker or stronger, by
+        the seed: compare a θ over several seeds.
     task_shift : float
         Angle φ by which `like` and `buy` turn the taste of `click`: 0 makes the
-        tasks want the same.
+        tasks want the same. `urlm_helpers.world_best.task_correlation` measures what
+        it comes to.
     user_overlap, item_overlap : float
         Share of the users (items) that is in every scenario; each other one lives in
         a single scenario, drawn by traffic.
@@ -80,7 +83,8 @@ class World:
     drift : float
         How much δ of a taste is new each day: u ← √(1-δ²) u + δ ξ.
     new_users, new_items : float
-        Share born after the first day, on any of the later days.
+        Share born after the first day, on any of the later days; nobody in a log of
+        one day.
     confounder : float
         Logit per standard deviation of a hidden mood that moves all tasks of a row.
         0 is off, 1 is on.
@@ -90,9 +94,11 @@ class World:
     friend_effect : float
         Weight, in social, of the friends' mean taste next to one's own.
     query_effect : float
-        Logit, in search, of an item of the category that was asked for.
+        Logit that an item gains, in search, if it is of the category that was asked
+        for: all of it for `click` and in the policy's score, half for `like` and
+        `buy`.
     random_share : float
-        Share of the requests whose list is in random order.
+        Share of the requests whose list is drawn from the candidates at random.
     days : int
         Length of the log.
 
@@ -143,7 +149,11 @@ class World:
 
     def __post_init__(self) -> None:
         check_knobs(self)
-        object.__setattr__(self, "traffic", tuple(self.traffic))
+        # a np.float64 would turn float32 arrays into float64, with other last bits
+        kinds = dict.fromkeys(COUNTS, int) | dict.fromkeys(AMOUNTS, float)
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        object.__setattr__(self, "traffic", tuple(map(float, self.traffic)))
 
     @cached_property
     def user_view(self) -> Floats:
@@ -209,6 +219,14 @@ class World:
         random slice). `friend_match` is the match of the item with what the friends'
         features tell of their tastes, `query_match` says that the category is the one
         asked for; ages are in days since birth.
+
+        The 20 candidates are not logged: each of the n items that live in the scenario
+        on that day (``world.pools[scenario number][1].alive[day]``) is equally likely
+        to be among them. At position 1 an item of the catalog hence had the propensity
+        ``20 / n * propensity`` in all rows, and ``1 / n`` in the rows of the random
+        slice alone, where `propensity`, which does not know the slice, is wrong. With
+        either, `urlm_helpers.off_policy` judges a policy over the whole catalog, but
+        none that ranks the candidates.
 
         Returns
         -------
@@ -292,6 +310,7 @@ class World:
             As many requests in each scenario, instead of the traffic's shares.
         random : bool
             Users with items drawn uniformly at position 1, instead of logged lists.
+            The item is its request's only candidate, with a `propensity` of 1.
 
         Returns
         -------

@@ -48,11 +48,11 @@ class Log(NamedTuple):
 
     `interactions` has the columns of `urlm_helpers.world.World.dataset`. `truth` has
     the same rows and index: `examination` (the probability that the position is
-    looked at), `examined` (whether it was), `hidden` (the confounder) and, for each
-    task t, three probabilities: `t_given` (given its parent task, and given that the
-    row is examined), `t_before` (the product of these up to t: what the task's rate
-    would be if every row were examined) and `t` (with examination: the rate of the
-    label).
+    looked at), `examined` (whether it was), `hidden` (the confounder, which all
+    probabilities know) and, for each task t, three probabilities: `t_given` (given its
+    parent task, and given that the row is examined), `t_before` (the product of these
+    up to t: what the task's rate would be if every row were examined) and `t` (with
+    examination: the rate of the label).
     """
 
     interactions: pd.DataFrame
