@@ -20,6 +20,7 @@ from urlm_helpers.preprocess import (
 )
 from urlm_helpers.schema import Dataset
 
+SECONDS_PER_DAY = 86_400.0
 NEVER_DAYS = 1000.0
 """Days since the last event where there was none."""
 
@@ -67,6 +68,7 @@ class InputSpec:
             "history": np.zeros(
                 (1, self.history_length, len(self.history_fields)), "int32"
             ),
+            "history_age": np.zeros((1, self.history_length), "float32"),
             "scenario": np.zeros(1, "int32"),
         }
 
@@ -249,7 +251,8 @@ class Encoder:
         dict of str to ndarray
             ``fields`` ``(n, fields)`` int32, ``numeric`` ``(n, columns)`` float32,
             ``history`` ``(n, length, history fields)`` int32, oldest first and padded
-            with 0 on the left, ``scenario`` ``(n,)`` int32.
+            with 0 on the left, ``history_age`` ``(n, length)`` float32, the days
+            between each event and the row, ``scenario`` ``(n,)`` int32.
         """
         rows = self._integrate(rows)
         return self._encode(rows, self._numeric(rows))
@@ -263,20 +266,26 @@ class Encoder:
         return {
             "fields": np.stack(fields, axis=1),
             "numeric": self.scaler.transform(_columns(raw, len(rows))),
-            "history": self._histories(rows),
+            **self._histories(rows),
             "scenario": pd.Index(self.schema.scenarios)
             .get_indexer(pd.Index(rows["scenario"]))
             .astype("int32"),
         }
 
-    def _histories(self, rows: pd.DataFrame) -> np.ndarray:
+    def _histories(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
         at = LookBack(self.events, rows, ["user"]).last(self.history_length)
         history = np.zeros((*at.shape, len(self.history_fields)), "int32")
         for f, name in enumerate(self.history_fields):
             codes = self.vocabularies[name].encode(self.events[name])
             codes = np.append(codes, UNSEEN)  # position -1: padding
             history[..., f] = codes[at]
-        return history
+        then, now = (
+            frame["time"].to_numpy("datetime64[s]").astype("int64")
+            for frame in (self.events, rows)
+        )
+        age = (now[:, None] - np.append(then, 0)[at]) / SECONDS_PER_DAY
+        age = np.where(at >= 0, age, 0.0).astype("float32")
+        return {"history": history, "history_age": age}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Feature extraction (特征提取): embeddings of fields, encoders of a behavior history.
 
-Every encoder maps a sequence ``(batch, length, dim)`` and its mask ``(batch, length)``
-to ``(batch, dim)``; the slot of the model does not care which one sits in it.
+Every encoder maps a sequence ``(batch, length, dim)``, its mask ``(batch, length)``,
+the vector of the item in question ``(batch, dim)`` and the age of each event in days
+``(batch, length)`` to ``(batch, dim)``; the slot of the model does not care which one
+sits in it. The two here do without the last two; `urlm_helpers.attention` has those
+that need them.
 """
 
 from __future__ import annotations
@@ -95,7 +98,9 @@ class MeanPool(keras.layers.Layer):
     3.0
     """
 
-    def call(self, sequence: Any, mask: Any) -> Any:
+    def call(
+        self, sequence: Any, mask: Any, target: Any = None, age: Any = None
+    ) -> Any:
         """Map ``(batch, length, dim)`` and its mask to ``(batch, dim)``."""
         weight = ops.cast(mask, sequence.dtype)[..., None]  # (batch, length, 1)
         total = ops.sum(sequence * weight, axis=1)
@@ -143,7 +148,9 @@ class ConvPool(keras.layers.Layer):
         self.dense.build((None, dim))
         self.built = True
 
-    def call(self, sequence: Any, mask: Any) -> Any:
+    def call(
+        self, sequence: Any, mask: Any, target: Any = None, age: Any = None
+    ) -> Any:
         """Map ``(batch, length, dim)`` and its mask to ``(batch, dim)``."""
         weight = ops.cast(mask, sequence.dtype)[..., None]  # (batch, length, 1)
         patterns = self.conv(sequence * weight)  # (batch, length, dim), >= 0

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras_rs.layers import FeatureCross
 
 from urlm_helpers.encode import InputSpec
 from urlm_helpers.features import PACKAGE, FieldEmbedding, MeanPool
-from urlm_helpers.sharing import MMoE
+from urlm_helpers.sharing import MMoE, tower
 
 PREDICT_ROWS = 8192
 """Rows that are scored at a time."""
@@ -72,7 +73,8 @@ class UnifiedRecommender(keras.Model):
     spec : InputSpec or mapping
         What the inputs are; :attr:`urlm_helpers.encode.Encoder.spec`.
     encoder : Layer, optional
-        From ``(batch, length, dim)`` and mask to ``(batch, dim)``; by default
+        From ``(batch, length, dim)``, mask, target ``(batch, dim)`` and age ``(batch,
+        length)`` to ``(batch, dim)``; by default
         :class:`~urlm_helpers.features.MeanPool`.
     sharing : Layer, optional
         From ``(batch, dim)`` and scenario to a list with one vector per task; by
@@ -80,7 +82,17 @@ class UnifiedRecommender(keras.Model):
     dim : int
         Length of an embedding.
     bottom : int
-        Width of the dense layer that comes before the sharing.
+        Width of the dense layer that comes before the sharing; 0 for none.
+    crosses : int
+        Layers of ``keras_rs.layers.FeatureCross`` [2]_ before it; each multiplies the
+        features with linear combinations of themselves once more.
+    imputed : bool
+        Whether each child task gets one more output, behind those of the tasks: the
+        loss that it would have where its parent did not happen, for
+        :class:`~urlm_helpers.losses.DoublyRobustLoss`.
+    balance : Layer, optional
+        How the losses of the tasks are put together; by default they are added up.
+        See `urlm_helpers.balance`.
 
     Notes
     -----
@@ -91,6 +103,8 @@ class UnifiedRecommender(keras.Model):
     References
     ----------
     .. [1] X. Ma et al., "Entire Space Multi-Task Model", SIGIR 2018. arXiv:1804.07931
+    .. [2] R. Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lessons
+       for Web-scale Learning to Rank Systems", WWW 2021. arXiv:2008.13535
 
     Examples
     --------
@@ -100,7 +114,8 @@ class UnifiedRecommender(keras.Model):
     ...                  funnel={"buy": "click"})
     >>> model = UnifiedRecommender(spec, dim=4)
     >>> x = {"fields": np.array([[1, 2]]), "numeric": np.zeros((1, 1), "float32"),
-    ...      "history": np.zeros((1, 3, 1), int), "scenario": np.array([1])}
+    ...      "history": np.zeros((1, 3, 1), int),
+    ...      "history_age": np.zeros((1, 3)), "scenario": np.array([1])}
     >>> p = model.probabilities(x)
     >>> p.shape, bool(p[0, 1] <= p[0, 0])
     ((1, 2), True)
@@ -113,6 +128,9 @@ class UnifiedRecommender(keras.Model):
         sharing: keras.layers.Layer | None = None,
         dim: int = 8,
         bottom: int = 128,
+        crosses: int = 0,
+        imputed: bool = False,
+        balance: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -125,8 +143,14 @@ class UnifiedRecommender(keras.Model):
         self.encoder = MeanPool() if encoder is None else encoder
         self.sharing = sharing or MMoE(len(self.spec.tasks), len(self.spec.scenarios))
         self.project = keras.layers.Dense(dim, use_bias=False, name="project")
-        self.bottom = keras.layers.Dense(bottom, activation="relu", name="bottom")
-        self.heads = Heads(len(self.spec.scenarios))
+        self.crosses = [FeatureCross(name=f"cross_{i}") for i in range(crosses)]
+        self.bottom = tower((bottom,) if bottom else (), "bottom")
+        self.balance = balance
+        self.imputed = [
+            t for t, p in enumerate(self.spec.parents) if imputed and p >= 0
+        ]
+        own = self.sharing.scenario_heads
+        self.heads = Heads(len(self.spec.scenarios) if own else 1)
         self.build()  # every variable exists from here on, not from the first batch on
 
     def build(self, input_shape: Any = None) -> None:
@@ -139,10 +163,15 @@ class UnifiedRecommender(keras.Model):
             if not self.encoder.built:  # a loaded one comes built
                 self.encoder.build((None, spec.history_length, dim))
             self.project.build((None, dim))
-        self.bottom.build((None, width))
+        for cross in self.crosses:
+            cross.build((None, width))
+        if self.bottom_units:
+            self.bottom.build((None, width))
+            width = self.bottom_units
         if not self.sharing.built:
-            self.sharing.build((None, self.bottom_units))
-        self.heads.build([(None, self.sharing.units[-1])] * len(spec.tasks))
+            self.sharing.build((None, width))
+        vectors = len(spec.tasks) + len(self.imputed)
+        self.heads.build([(None, self.sharing.width)] * vectors)
         self.built = True
 
     def reset(self, seed: int) -> None:
@@ -167,16 +196,25 @@ class UnifiedRecommender(keras.Model):
             history = self.embedding(x["history"], fields=self.history_columns)
             mask = ops.any(ops.cast(x["history"], "int32") != 0, axis=-1)
             steps = ops.sum(history, axis=2)  # (batch, length, dim)
-            past = self.encoder(steps, ops.cast(mask, steps.dtype))  # (batch, dim)
+            mask = ops.cast(mask, steps.dtype)
             target = sum(fields[:, f] for f in self.history_columns)
+            past = self.encoder(steps, mask, target, x["history_age"])  # (batch, dim)
             parts.append(self.project(past) * target)
         return ops.concatenate(parts, axis=-1)
 
     def call(self, x: Mapping[str, Any], training: bool = False) -> Any:
         """Return the logit of each task given its parent, ``(batch, tasks)``."""
-        features = self.bottom(self.represent(x))  # (batch, bottom)
+        first = features = self.represent(x)
+        for cross in self.crosses:
+            features = cross(first, features)
+        if self.bottom_units:
+            features = self.bottom(features)  # (batch, bottom)
         scenario = ops.cast(x["scenario"], "int32")
-        return self.heads(self.sharing(features, scenario), scenario)
+        vectors = self.sharing(features, scenario)
+        vectors = [*vectors, *(vectors[t] for t in self.imputed)]
+        return self.heads(
+            vectors, scenario if self.heads.scenarios > 1 else 0 * scenario
+        )
 
     def logits(self, x: Mapping[str, Any]) -> np.ndarray:
         """Return the logit of each task given its parent, ``(rows, tasks)``.
@@ -191,7 +229,7 @@ class UnifiedRecommender(keras.Model):
             self.predict_on_batch({name: array[at] for name, array in x.items()})
             for at in filled.reshape(-1, size)
         ]
-        return np.concatenate(batches)[:rows]
+        return np.concatenate(batches)[:rows, : len(self.spec.tasks)]
 
     def probabilities(self, x: Mapping[str, Any]) -> np.ndarray:
         """Return the probability of each task, ``(rows, tasks)``, along the funnel."""
@@ -204,14 +242,17 @@ class UnifiedRecommender(keras.Model):
             "spec": self.spec.to_dict(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "sharing": keras.saving.serialize_keras_object(self.sharing),
+            "balance": keras.saving.serialize_keras_object(self.balance),
             "dim": self.dim,
             "bottom": self.bottom_units,
+            "crosses": len(self.crosses),
+            "imputed": bool(self.imputed),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> UnifiedRecommender:
         """Make a model from what :meth:`get_config` returned."""
-        parts = ("encoder", "sharing")
+        parts = ("encoder", "sharing", "balance")
         layers = {p: keras.saving.deserialize_keras_object(config[p]) for p in parts}
         return cls(**{**config, **layers})
 

@@ -26,8 +26,19 @@ def tower(units: Sequence[int], name: str) -> keras.Sequential:
     )
 
 
-class _Sharing(keras.layers.Layer):
-    """What every scheme has: the widths of its tower, the tasks and the scenarios."""
+class Sharing(keras.layers.Layer):
+    """What every scheme has: the widths of its tower, the tasks and the scenarios.
+
+    Parameters
+    ----------
+    tasks, scenarios : int
+        How many there are.
+    units : sequence of int
+        Widths of the layers of each tower or expert.
+    """
+
+    scenario_heads = True
+    """Whether each scenario has its own output for a task."""
 
     def __init__(
         self,
@@ -41,6 +52,11 @@ class _Sharing(keras.layers.Layer):
         self.scenarios = scenarios
         self.units = tuple(units)
 
+    @property
+    def width(self) -> int:
+        """Length of the vector of a task."""
+        return self.units[-1]
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"tasks": self.tasks, "scenarios": self.scenarios, "units": self.units}
@@ -48,7 +64,7 @@ class _Sharing(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SharedBottom(_Sharing):
+class SharedBottom(Sharing):
     """One tower for all scenarios and tasks; only the heads differ [1]_.
 
     Parameters
@@ -82,7 +98,7 @@ class SharedBottom(_Sharing):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class MMoE(_Sharing):
+class MMoE(Sharing):
     r"""Multi-gate mixture of experts, with one gate per scenario and task.
 
     .. math:: v_{st}(x) = \sum_e g_{ste}(x) f_e(x), \qquad

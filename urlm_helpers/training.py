@@ -12,7 +12,7 @@ import pandas as pd
 from keras import ops
 from tqdm import tqdm
 
-from urlm_helpers.features import PACKAGE
+from urlm_helpers.losses import FunnelLoss
 from urlm_helpers.model import UnifiedRecommender
 
 STEPS_PER_EXECUTION = 20
@@ -96,92 +96,6 @@ class Batches(keras.utils.PyDataset):
         self._rng.shuffle(self.rows)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class FunnelLoss(keras.losses.Loss):
-    r"""Negative log-likelihood of the labels of a funnel, in nats per row.
-
-    A root task contributes the cross-entropy of its label; a child task contributes
-    the cross-entropy of its label *where its parent happened*. Their sum is exactly
-    the log-likelihood of the labels together.
-
-    Where only a share :math:`r` of the rows without any event was logged, the odds of
-    the root among the logged rows are the true odds divided by :math:`r`. The loss
-    adds :math:`-\ln r` to the root's logit, so that the model itself learns the true
-    probabilities and nothing has to be undone afterwards [1]_.
-
-    Parameters
-    ----------
-    parents : sequence of int
-        Column of each task's parent, -1 for none.
-    negative_rate : float
-        The share :math:`r`.
-    weights : sequence of float, optional
-        What each task counts; by default 1. A task that hardly ever happens hardly
-        moves the sum, and is learned badly for that.
-
-    Raises
-    ------
-    ValueError
-        If negatives were down-sampled and there is not exactly one root task, or if
-        there is not one positive weight per task.
-
-    References
-    ----------
-    .. [1] X. He et al., "Practical Lessons from Predicting Clicks on Ads at
-       Facebook", ADKDD 2014, equation for re-calibration; as an offset in the logit:
-       G. King, L. Zeng, "Logistic Regression in Rare Events Data", 2001.
-
-    Examples
-    --------
-    >>> loss = FunnelLoss(parents=[-1, 0])
-    >>> labels, logits = np.array([[0, 0], [1, 1]]), np.zeros((2, 2))
-    >>> round(float(loss(labels, logits) / np.log(2)), 4)
-    1.5
-    """
-
-    def __init__(
-        self,
-        parents: Sequence[int],
-        negative_rate: float = 1.0,
-        weights: Sequence[float] | None = None,
-        name: str = "funnel",
-    ) -> None:
-        super().__init__(name=name)
-        self.parents = [int(p) for p in parents]
-        self.weights = [1.0] * len(self.parents) if weights is None else list(weights)
-        if len(self.weights) != len(self.parents) or min(self.weights) <= 0:
-            raise ValueError(
-                f"{len(self.parents)} tasks need as many positive weights, "
-                f"got {weights}"
-            )
-        self.negative_rate = float(negative_rate)
-        if self.negative_rate < 1 and self.parents.count(-1) != 1:
-            raise ValueError(
-                "down-sampled negatives can be undone for one root task only; "
-                f"this funnel has {self.parents.count(-1)}"
-            )
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each row, ``(batch,)``."""
-        y = ops.cast(y_true, y_pred.dtype)
-        offset = [-np.log(self.negative_rate) if p < 0 else 0.0 for p in self.parents]
-        z = y_pred + ops.convert_to_tensor(offset, y_pred.dtype)
-        # -log sigmoid((2y - 1) z), stable for any z
-        each = ops.softplus(-(2.0 * y - 1.0) * z)  # (batch, tasks)
-        counted = [ops.ones_like(y[:, 0]) if p < 0 else y[:, p] for p in self.parents]
-        each = each * ops.convert_to_tensor(self.weights, each.dtype)
-        return ops.sum(each * ops.stack(counted, axis=1), axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            "parents": self.parents,
-            "negative_rate": self.negative_rate,
-            "weights": self.weights,
-            "name": self.name,
-        }
-
-
 class _Steps(keras.callbacks.Callback):
     """Lowers the step size along a cosine and moves a bar, over all passes."""
 
@@ -205,10 +119,10 @@ class _Steps(keras.callbacks.Callback):
         self.bar.update(new)
 
 
-def _compile(model: UnifiedRecommender, weights: Sequence[float] | None) -> None:
+def _compile(model: UnifiedRecommender, loss: FunnelLoss) -> None:
     """Compile the model, unless it is compiled like that; forget earlier steps."""
-    loss = FunnelLoss(model.spec.parents, model.spec.negative_rate, weights)
-    if model.compiled and model.loss.get_config() == loss.get_config():
+    same = model.compiled and type(model.loss) is type(loss)
+    if same and model.loss.get_config() == loss.get_config():
         for variable in model.optimizer.variables:
             variable.assign(ops.zeros_like(variable))
         return
@@ -231,6 +145,7 @@ def fit(
     batch_size: int = 2048,
     learning_rate: float = 4e-3,
     weights: Sequence[float] | None = None,
+    loss: FunnelLoss | None = None,
     seed: int = 0,
     save_to: str | Path | None = None,
 ) -> pd.DataFrame:
@@ -259,7 +174,11 @@ def fit(
         Adam's first step size; it falls towards 0 along a cosine over ``epochs``
         passes, in stairs of ``STEPS_PER_EXECUTION`` steps.
     weights : sequence of float, optional
-        What each task counts in the loss; see :class:`FunnelLoss`.
+        What each task counts in the loss; see
+        :class:`~urlm_helpers.losses.FunnelLoss`.
+    loss : FunnelLoss, optional
+        Another loss, such as :class:`~urlm_helpers.losses.EntireSpaceLoss`; it brings
+        its own weights.
     seed : int
         Of the order of the batches.
     save_to : path, optional
@@ -283,23 +202,24 @@ def fit(
     """
     train = Batches(x, y, parts["train"], batch_size, seed)
     valid = {name: array[parts["valid"]] for name, array in x.items()}
-    _compile(model, weights)
+    spec = model.spec
+    _compile(model, loss or FunnelLoss(spec.parents, spec.negative_rate, weights))
     log: list[dict[str, float]] = []
     best: list[np.ndarray] = []
     steps = _Steps(learning_rate, epochs * len(train))
     with steps.bar as bar:
         for epoch in range(1, epochs + 1):
             run = model.fit(train, epochs=1, verbose=0, callbacks=[steps])
-            loss = float(model.loss(y[parts["valid"]], model.logits(valid)))
-            bar.set_postfix(valid=f"{loss:.4f}")
-            if not np.isfinite(loss):
+            value = float(model.loss(y[parts["valid"]], model.logits(valid)))
+            bar.set_postfix(valid=f"{value:.4f}")
+            if not np.isfinite(value):
                 raise FloatingPointError(
-                    f"the validation loss is {loss} after pass {epoch}: lower "
+                    f"the validation loss is {value} after pass {epoch}: lower "
                     f"learning_rate (it was {learning_rate:g})"
                 )
-            improved = all(loss < earlier["valid_loss"] for earlier in log)
+            improved = all(value < earlier["valid_loss"] for earlier in log)
             train_loss = run.history["loss"][0]
-            log.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": loss})
+            log.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": value})
             if improved:
                 best, best_epoch = model.get_weights(), epoch
                 if save_to is not None:
