@@ -41,6 +41,8 @@ class InputSpec:
         Events in a history.
     scenarios, tasks, funnel, negative_rate
         As in :class:`~urlm_helpers.schema.Schema`.
+    user_side, item_side : tuple of str
+        Fields and numeric columns that describe the user, and the item, alone.
     """
 
     fields: Mapping[str, int]
@@ -51,6 +53,8 @@ class InputSpec:
     tasks: tuple[str, ...]
     funnel: Mapping[str, str]
     negative_rate: float = 1.0
+    user_side: tuple[str, ...] = ("user",)
+    item_side: tuple[str, ...] = ("item",)
 
     @property
     def parents(self) -> list[int]:
@@ -236,7 +240,24 @@ class Encoder:
             tasks=self.schema.tasks,
             funnel=dict(self.schema.funnel),
             negative_rate=self.schema.negative_rate,
+            user_side=self._side("user"),
+            item_side=self._side("item"),
         )
+
+    def _side(self, who: str) -> tuple[str, ...]:
+        """Return the names of the columns that describe the user or the item alone."""
+        own = [
+            getattr(self.schema, f"{who}_{kind}") for kind in ("categorical", "numeric")
+        ]
+        names = {who, *own[0], *own[1]}
+        for by in self.look_back:
+            if set(by) <= names:
+                counts = [
+                    n for n in self.numeric_names if n.startswith(f"{' × '.join(by)}: ")
+                ]
+                names |= set(counts)
+        every = (*self.vocabularies, *self.numeric_names)
+        return tuple(name for name in every if name in names)
 
     def transform(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
         """Encode rows of the shape of ``dataset.interactions``; labels are not read.

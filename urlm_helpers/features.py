@@ -87,6 +87,54 @@ class FieldEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class Match(keras.layers.Layer):
+    r"""Products of what is known of the user with what is known of the item.
+
+    .. math:: m = (W u + b) \odot (V i + c)
+
+    A weighted sum of the entries of :math:`m` is a bilinear form of user and item of
+    rank ``units``, with the linear terms in it [1]_. Layers of sums and ReLUs need many
+    rows to come near a product; this has it from the start.
+
+    Parameters
+    ----------
+    units : int
+        Length of :math:`m`.
+
+    References
+    ----------
+    .. [1] J.-H. Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", ICLR
+       2017. arXiv:1610.04325
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Match(units=6)(np.ones((2, 4)), np.ones((2, 3))).shape
+    TensorShape([2, 6])
+    """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, user_shape: Any, item_shape: Any) -> None:
+        """Create one projection of each side."""
+        self.of_user = keras.layers.Dense(self.units, name="of_user")
+        self.of_item = keras.layers.Dense(self.units, name="of_item")
+        self.of_user.build(user_shape)
+        self.of_item.build(item_shape)
+        self.built = True
+
+    def call(self, user: Any, item: Any) -> Any:
+        """Map ``(batch, a)`` and ``(batch, b)`` to ``(batch, units)``."""
+        return self.of_user(user) * self.of_item(item)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class MeanPool(keras.layers.Layer):
     """The average of the real positions; zeros for an empty history.
 

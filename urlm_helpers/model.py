@@ -11,7 +11,7 @@ from keras import ops
 from keras_rs.layers import FeatureCross
 
 from urlm_helpers.encode import InputSpec
-from urlm_helpers.features import PACKAGE, FieldEmbedding, MeanPool
+from urlm_helpers.features import PACKAGE, FieldEmbedding, Match, MeanPool
 from urlm_helpers.sharing import MMoE, tower
 
 PREDICT_ROWS = 8192
@@ -83,6 +83,9 @@ class UnifiedRecommender(keras.Model):
         Length of an embedding.
     bottom : int
         Width of the dense layer that comes before the sharing; 0 for none.
+    match : int
+        Products of user and item, see :class:`~urlm_helpers.features.Match`, that are
+        put beside the other features and once more before the heads; 0 for none.
     crosses : int
         Layers of ``keras_rs.layers.FeatureCross`` [2]_ before it; each multiplies the
         features with linear combinations of themselves once more.
@@ -128,6 +131,7 @@ class UnifiedRecommender(keras.Model):
         sharing: keras.layers.Layer | None = None,
         dim: int = 8,
         bottom: int = 128,
+        match: int = 0,
         crosses: int = 0,
         imputed: bool = False,
         balance: keras.layers.Layer | None = None,
@@ -143,6 +147,7 @@ class UnifiedRecommender(keras.Model):
         self.encoder = MeanPool() if encoder is None else encoder
         self.sharing = sharing or MMoE(len(self.spec.tasks), len(self.spec.scenarios))
         self.project = keras.layers.Dense(dim, use_bias=False, name="project")
+        self.match = Match(match) if match else None
         self.crosses = [FeatureCross(name=f"cross_{i}") for i in range(crosses)]
         self.bottom = tower((bottom,) if bottom else (), "bottom")
         self.balance = balance
@@ -163,6 +168,13 @@ class UnifiedRecommender(keras.Model):
             if not self.encoder.built:  # a loaded one comes built
                 self.encoder.build((None, spec.history_length, dim))
             self.project.build((None, dim))
+        pairs = 0
+        if self.match is not None:
+            pairs = self.match.units
+            width += pairs
+            if not self.match.built:
+                sides = (self.spec.user_side, self.spec.item_side)
+                self.match.build(*((None, self._side_width(side)) for side in sides))
         for cross in self.crosses:
             cross.build((None, width))
         if self.bottom_units:
@@ -171,8 +183,32 @@ class UnifiedRecommender(keras.Model):
         if not self.sharing.built:
             self.sharing.build((None, width))
         vectors = len(spec.tasks) + len(self.imputed)
-        self.heads.build([(None, self.sharing.width)] * vectors)
+        self.heads.build([(None, self.sharing.width + pairs)] * vectors)
+        if self.balance is not None and not self.balance.built:
+            self.balance.build((len(spec.tasks),))
         self.built = True
+
+    def _side_width(self, side: Sequence[str]) -> int:
+        fields = sum(name in side for name in self.spec.fields)
+        return fields * self.dim + sum(name in side for name in self.spec.numeric)
+
+    def _side(self, side: Sequence[str], fields: Any, numeric: Any) -> Any:
+        """Put together the columns of one side, ``(batch, width)``."""
+        spec = self.spec
+        at = [f for f, name in enumerate(spec.fields) if name in side]
+        own = ops.take(fields, ops.convert_to_tensor(at, "int32"), axis=1)
+        parts = [ops.reshape(own, (-1, len(at) * self.dim))]
+        at = [c for c, name in enumerate(spec.numeric) if name in side]
+        if at:
+            parts.append(ops.take(numeric, ops.convert_to_tensor(at, "int32"), axis=1))
+        return ops.concatenate(parts, axis=-1)
+
+    def pairs(self, x: Mapping[str, Any]) -> Any:
+        """Return the products of user and item, ``(batch, match)``."""
+        fields = self.embedding(x["fields"])
+        numeric = ops.cast(x["numeric"], fields.dtype)
+        sides = (self.spec.user_side, self.spec.item_side)
+        return self.match(*(self._side(side, fields, numeric) for side in sides))
 
     def reset(self, seed: int) -> None:
         """Draw every weight anew; a compiled model stays compiled."""
@@ -204,7 +240,9 @@ class UnifiedRecommender(keras.Model):
 
     def call(self, x: Mapping[str, Any], training: bool = False) -> Any:
         """Return the logit of each task given its parent, ``(batch, tasks)``."""
-        first = features = self.represent(x)
+        features = self.represent(x)
+        pairs = [] if self.match is None else [self.pairs(x)]  # (batch, match)
+        first = features = ops.concatenate([features, *pairs], axis=-1)
         for cross in self.crosses:
             features = cross(first, features)
         if self.bottom_units:
@@ -212,9 +250,37 @@ class UnifiedRecommender(keras.Model):
         scenario = ops.cast(x["scenario"], "int32")
         vectors = self.sharing(features, scenario)
         vectors = [*vectors, *(vectors[t] for t in self.imputed)]
+        vectors = [ops.concatenate([v, *pairs], axis=-1) for v in vectors]
         return self.heads(
             vectors, scenario if self.heads.scenarios > 1 else 0 * scenario
         )
+
+    def task_losses(self, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return the mean loss of each task, ``(tasks,)``."""
+        each = self.loss.tasks(y, y_pred)
+        if sample_weight is not None:
+            each = each * ops.reshape(ops.cast(sample_weight, each.dtype), (-1, 1))
+        return ops.mean(each, axis=0)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Return the loss; in training as ``balance`` puts it together."""
+        if self.balance is None or not training:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return self.balance(self.task_losses(y, y_pred, sample_weight)) + sum(
+            self.losses
+        )
+
+    def train_step(self, *args: Any) -> Any:
+        """Do one step of training, that of ``balance`` where it has its own."""
+        step = getattr(self.balance, "train_step", None)
+        return super().train_step(*args) if step is None else step(self, *args)
 
     def logits(self, x: Mapping[str, Any]) -> np.ndarray:
         """Return the logit of each task given its parent, ``(rows, tasks)``.
@@ -245,6 +311,7 @@ class UnifiedRecommender(keras.Model):
             "balance": keras.saving.serialize_keras_object(self.balance),
             "dim": self.dim,
             "bottom": self.bottom_units,
+            "match": 0 if self.match is None else self.match.units,
             "crosses": len(self.crosses),
             "imputed": bool(self.imputed),
         }

@@ -119,15 +119,16 @@ class _Steps(keras.callbacks.Callback):
         self.bar.update(new)
 
 
-def _compile(model: UnifiedRecommender, loss: FunnelLoss) -> None:
+def _compile(model: UnifiedRecommender, loss: FunnelLoss, weight_decay: float) -> None:
     """Compile the model, unless it is compiled like that; forget earlier steps."""
     same = model.compiled and type(model.loss) is type(loss)
+    same = same and model.optimizer.weight_decay == weight_decay
     if same and model.loss.get_config() == loss.get_config():
         for variable in model.optimizer.variables:
             variable.assign(ops.zeros_like(variable))
         return
     model.compile(
-        optimizer=keras.optimizers.Adam(),
+        optimizer=keras.optimizers.AdamW(weight_decay=weight_decay),
         loss=loss,
         steps_per_execution=STEPS_PER_EXECUTION,
         jit_compile="auto" if keras.backend.backend() == "torch" else True,
@@ -144,6 +145,7 @@ def fit(
     patience: int = 1,
     batch_size: int = 2048,
     learning_rate: float = 4e-3,
+    weight_decay: float = 0.0,
     weights: Sequence[float] | None = None,
     loss: FunnelLoss | None = None,
     seed: int = 0,
@@ -173,6 +175,8 @@ def fit(
     learning_rate : float
         Adam's first step size; it falls towards 0 along a cosine over ``epochs``
         passes, in stairs of ``STEPS_PER_EXECUTION`` steps.
+    weight_decay : float
+        Share of each weight, times the step size, that a step takes away [2]_.
     weights : sequence of float, optional
         What each task counts in the loss; see
         :class:`~urlm_helpers.losses.FunnelLoss`.
@@ -199,11 +203,14 @@ def fit(
     ----------
     .. [1] Z.-Y. Zhang et al., "Towards Understanding the Overfitting Phenomenon of
        Deep Click-Through Rate Models", CIKM 2022. arXiv:2209.06053.
+    .. [2] I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+       arXiv:1711.05101.
     """
     train = Batches(x, y, parts["train"], batch_size, seed)
     valid = {name: array[parts["valid"]] for name, array in x.items()}
     spec = model.spec
-    _compile(model, loss or FunnelLoss(spec.parents, spec.negative_rate, weights))
+    loss = loss or FunnelLoss(spec.parents, spec.negative_rate, weights)
+    _compile(model, loss, weight_decay)
     log: list[dict[str, float]] = []
     best: list[np.ndarray] = []
     steps = _Steps(learning_rate, epochs * len(train))
