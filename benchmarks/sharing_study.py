@@ -1,0 +1,420 @@
+"""Every way of sharing, on the world and on Complete Journey, under one budget.
+
+    python benchmarks/sharing_study.py world
+    python benchmarks/sharing_study.py complete-journey
+
+Each scheme gets the same embeddings, history encoder, match, heads, batches and passes;
+its layers are widened or narrowed until its parameters are those of the others (the
+sharing's own, within 5 %). Each gets the same two tries of the step size, judged on the
+validation rows of a run that no result uses. Then come the runs that count, with seeds
+that are the same for all schemes. ``single`` is one network per scenario and task, with
+as many steps as the unified model takes.
+
+A cell of the result is written as soon as it is known, and skipped when the study is
+started again: nothing is lost when it is cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from urlm_helpers import complete_journey
+from urlm_helpers.attention import TargetAttention
+from urlm_helpers.balance import GradNorm, PCGrad, UncertaintyWeights
+from urlm_helpers.chains import AITM
+from urlm_helpers.datasets import load
+from urlm_helpers.encode import InputSpec, Prepared, prepare
+from urlm_helpers.evaluation import auc
+from urlm_helpers.experts import PLE, HiNet, HMoE
+from urlm_helpers.losses import (
+    DoublyRobustLoss,
+    EntireSpaceLoss,
+    InversePropensityLoss,
+)
+from urlm_helpers.model import UnifiedRecommender
+from urlm_helpers.reference import expected_auc, popularity
+from urlm_helpers.scenario_layers import STAR, PEPNet
+from urlm_helpers.schema import from_frames
+from urlm_helpers.sharing import (
+    CrossStitch,
+    FullyShared,
+    MMoE,
+    OMoE,
+    Separate,
+    SharedBottom,
+)
+from urlm_helpers.training import fit
+from urlm_helpers.urlm import URLM
+from urlm_helpers.world import World
+from urlm_helpers.world_best import best_on_observables
+
+RESULTS = Path(__file__).resolve().parent.parent / "urlm_helpers" / "results"
+SCORES = Path(__file__).resolve().parent / "scores"  # large, not in the repository
+TRIES = (2e-3, 4e-3)
+COLUMNS = ["scheme", "seed", "scenario", "task", "auc", "gap_closed"]
+COLUMNS += ["parameters", "step_size", "passes", "seconds"]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to share, with the loss and the balance that belong to it."""
+
+    sharing: Callable[..., keras.layers.Layer]
+    loss: Callable[..., Any] | None = None
+    balance: Callable[[], keras.layers.Layer] | None = None
+
+
+SCHEMES = {
+    "fully shared": Scheme(FullyShared),
+    "shared bottom": Scheme(SharedBottom),
+    "separate": Scheme(Separate),
+    "OMoE": Scheme(OMoE),
+    "MMoE": Scheme(MMoE),
+    "cross-stitch": Scheme(CrossStitch),
+    "PLE": Scheme(PLE),
+    "HMoE": Scheme(HMoE),
+    "HiNet": Scheme(HiNet),
+    "STAR": Scheme(STAR),
+    "PEPNet": Scheme(PEPNet),
+    "AITM": Scheme(AITM),
+    "ESMM": Scheme(SharedBottom, EntireSpaceLoss),
+    "ESCM2-IPS": Scheme(SharedBottom, InversePropensityLoss),
+    "ESCM2-DR": Scheme(SharedBottom, DoublyRobustLoss),
+    "MMoE + uncertainty": Scheme(MMoE, None, UncertaintyWeights),
+    "MMoE + GradNorm": Scheme(MMoE, None, GradNorm),
+    "MMoE + PCGrad": Scheme(MMoE, None, PCGrad),
+    "URLM": Scheme(URLM),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Data of one seed: inputs, and how scores are judged."""
+
+    prepared: Prepared
+    spec: InputSpec
+    judge: Callable[[UnifiedRecommender], np.ndarray]
+    value: Callable[[np.ndarray, int, int], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all schemes on one data set."""
+
+    job: Callable[[int], Job]
+    seeds: tuple[int, ...]
+    tuning_seed: int
+    budget: int
+    fit: dict[str, Any]
+    model: dict[str, Any]
+    weights: tuple[float, ...]
+    alone: tuple[int, ...]
+    scores: Path
+
+
+@cache
+def world(seed: int) -> Job:
+    """Return the world of a seed: two days of truth after ten of training.
+
+    All worlds get tables of one size, those of all users and items: a model is then
+    compiled once.
+    """
+    made = World(seed=seed)
+    raw = made.dataset(200_000)
+    schema = replace(raw.schema, context_categorical=("query", "position"))
+    data = from_frames(raw.interactions, raw.users, raw.items, schema=schema, name="w")
+    done = prepare(
+        data,
+        "2026-01-11",
+        "2026-01-13",
+        look_back=[["user"], ["item"]],
+        history_fields=["item", "category"],
+        history_length=20,
+        buckets=0,
+    )
+    rows = done.rows.iloc[done.parts["test"]].reset_index(drop=True)
+    at_top = done.encoder.transform(rows.assign(position=1))
+    train = done.rows.iloc[done.parts["train"]]
+    truth = raw.extra["truth"].iloc[done.parts["test"]].reset_index(drop=True)
+    known = best_on_observables(made, rows)
+    spec = done.encoder.spec
+    sizes = {**spec.fields, "user": made.users + 1, "item": made.items + 1}
+    spec = replace(spec, fields=sizes)
+    lines = {}
+    for s, scenario in enumerate(spec.scenarios):
+        own = (rows["scenario"] == scenario).to_numpy()
+        for t, task in enumerate(spec.tasks):
+            true = truth[f"{task}_before"].to_numpy()[own]
+            ends = popularity(train, rows, task), known[f"{task}_before"].to_numpy()
+            low, high = (expected_auc(score[own], true) for score in ends)
+            lines[s, t] = own, true, low, high
+
+    def value(p: np.ndarray, scenario: int, task: int) -> tuple[float, float]:
+        own, true, low, high = lines[scenario, task]
+        got = expected_auc(p[own, task], true)
+        return got, (got - low) / (high - low)
+
+    return Job(done, spec, lambda model: model.probabilities(at_top), value)
+
+
+@cache
+def shopping(seed: int = 0) -> Job:
+    """Return Complete Journey; the seed is only that of the network."""
+    if seed:
+        return shopping()
+    done = prepare(load("complete-journey"), **complete_journey.READING)
+    test = done.parts["test"]
+    x, y, scenario = done.take(test), done.y[test], done.x["scenario"][test]
+
+    def value(p: np.ndarray, s: int, t: int) -> tuple[float, float]:
+        own = scenario == s
+        weight = done.weight[test][own]
+        return auc(y[own, t], p[own, t], weight), float("nan")
+
+    return Job(done, done.encoder.spec, lambda m: m.probabilities(x), value)
+
+
+SETTINGS = {
+    "world": Setting(
+        job=world,
+        seeds=(1, 2, 3, 4, 5),
+        tuning_seed=6,
+        budget=60_000,
+        fit={"epochs": 8, "patience": 1, "batch_size": 1024, "weight_decay": 0.3},
+        model={"dim": 8, "bottom": 0, "match": 64},
+        weights=(1.0, 1.0, 1.0),
+        alone=(64, 32),
+        scores=SCORES / "world",
+    ),
+    "complete-journey": Setting(
+        job=shopping,
+        seeds=(1, 2, 3),
+        tuning_seed=0,
+        budget=100_000,
+        fit={"epochs": 1, "batch_size": 2048, "weight_decay": 0.0},
+        model={"dim": 8, "bottom": 0, "match": 32},
+        weights=(1.0, 1.0, 5.0),
+        alone=(64, 32),
+        scores=SCORES / "complete-journey",
+    ),
+}
+
+
+def build(
+    scheme: Scheme, spec: InputSpec, units: tuple[int, ...], setting: Setting
+) -> UnifiedRecommender:
+    """Return the model of a scheme with layers of some width."""
+    own = {"parents": spec.parents} if scheme.sharing is AITM else {}
+    sharing = scheme.sharing(len(spec.tasks), len(spec.scenarios), units, **own)
+    return UnifiedRecommender(
+        spec,
+        TargetAttention(),
+        sharing,
+        balance=None if scheme.balance is None else scheme.balance(),
+        imputed=scheme.loss is DoublyRobustLoss,
+        **setting.model,
+    )
+
+
+def matched(scheme: Scheme, spec: InputSpec, setting: Setting) -> UnifiedRecommender:
+    """Return the model whose sharing has the budget's number of parameters."""
+    low, high = 2, 512
+    while high - low > 1:
+        width = (low + high) // 2
+        sharing = build(scheme, spec, (2 * width, width), setting).sharing
+        low, high = (
+            (width, high) if sharing.count_params() <= setting.budget else (low, width)
+        )
+    model = build(scheme, spec, (2 * low, low), setting)
+    size = model.sharing.count_params()
+    if abs(size - setting.budget) > 0.05 * setting.budget:
+        print(f"   {size:,} parameters where {setting.budget:,} were asked for")
+    return model
+
+
+def train(
+    model: UnifiedRecommender,
+    scheme: Scheme,
+    job: Job,
+    setting: Setting,
+    **options: Any,
+) -> pd.DataFrame:
+    """Fit a model, with the loss of its scheme."""
+    spec, done = model.spec, job.prepared
+    loss = (
+        scheme.loss(spec.parents, spec.negative_rate, setting.weights)
+        if scheme.loss
+        else None
+    )
+    weights = None if loss else setting.weights
+    options = {**setting.fit, **options, "loss": loss, "weights": weights}
+    return fit(model, done.x, done.y, done.parts, **options)
+
+
+def step_size(
+    model: UnifiedRecommender, scheme: Scheme, job: Job, setting: Setting
+) -> float:
+    """Return the better of the tries on the validation rows, by the funnel's loss."""
+    losses = {}
+    for rate in TRIES:
+        model.reset(setting.tuning_seed)
+        curve = train(model, scheme, job, setting, learning_rate=rate)
+        losses[rate] = curve["valid_loss"].min()
+    return min(losses, key=losses.get)
+
+
+def unified(name: str, setting: Setting, done: set[tuple[str, int]]) -> Iterator[dict]:
+    """Yield the cells of a scheme, seed by seed."""
+    todo = [seed for seed in setting.seeds if (name, seed) not in done]
+    if not todo:
+        return
+    scheme, job = SCHEMES[name], setting.job(setting.tuning_seed)
+    model = matched(scheme, job.spec, setting)
+    rate = step_size(model, scheme, job, setting)
+    for seed in todo:
+        job = setting.job(seed)
+        start = time.perf_counter()
+        model.reset(seed)
+        curve = train(model, scheme, job, setting, learning_rate=rate, seed=seed)
+        p = job.judge(model)
+        keep(name, seed, p, setting)
+        common = {
+            "scheme": name,
+            "seed": seed,
+            "parameters": model.sharing.count_params(),
+            "step_size": rate,
+            "passes": int(curve["epoch"].max()),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        yield from cells(p, job, common)
+
+
+def keep(name: str, seed: int, p: np.ndarray, setting: Setting) -> None:
+    """Save the scores of the test rows, for intervals over users."""
+    setting.scores.mkdir(parents=True, exist_ok=True)
+    np.save(setting.scores / f"{name}-{seed}.npy", p.astype("float32"))
+
+
+def cells(p: np.ndarray, job: Job, common: dict[str, Any]) -> Iterator[dict]:
+    """Yield one line for each scenario and task."""
+    spec = job.spec
+    for s, scenario in enumerate(spec.scenarios):
+        for t, task in enumerate(spec.tasks):
+            value, closed = job.value(p, s, t)
+            line = {"scenario": scenario, "task": task, "auc": value}
+            yield {**common, **line, "gap_closed": closed}
+
+
+def single(setting: Setting, done: set[tuple[str, int]]) -> Iterator[dict]:
+    """Yield the cells of one network per scenario and task."""
+    rates: dict[tuple[int, int], float] = {}
+    todo = [seed for seed in setting.seeds if ("single", seed) not in done]
+    for seed in (setting.tuning_seed, *todo) if todo else ():
+        job = setting.job(seed)
+        start = time.perf_counter()
+        tables, parameters = [], 0
+        spec, y = job.spec, job.prepared.y
+        scenario = job.prepared.x["scenario"]
+        one = {"scenarios": ("one",), "tasks": ("one",), "funnel": {}}
+        for s in range(len(spec.scenarios)):
+            columns: list[np.ndarray] = []
+            for t, parent in enumerate(spec.parents):
+                rate = spec.negative_rate if parent < 0 else 1.0
+                small = replace(spec, **one, negative_rate=rate)
+                seen = (scenario == s) & ((parent < 0) | (y[:, parent] == 1))
+                share = seen[job.prepared.parts["train"]].mean()
+                size = setting.fit["batch_size"] * share
+                size = max(32, 1 << round(np.log2(size)))  # as many steps as unified
+                own = replace(
+                    job.prepared,
+                    x={**job.prepared.x, "scenario": np.zeros(len(y), "int32")},
+                    y=y[:, [t]],
+                    parts={k: r[seen[r]] for k, r in job.prepared.parts.items()},
+                )
+                lonely = replace(setting, weights=(1.0,))
+                model = build(Scheme(SharedBottom), small, setting.alone, lonely)
+                scheme, part = Scheme(SharedBottom), replace(job, prepared=own)
+                wide = {**setting.fit, "batch_size": size}
+                narrow = replace(lonely, fit=wide)
+                if seed == setting.tuning_seed:
+                    rates[s, t] = step_size(model, scheme, part, narrow)
+                    columns.append(np.zeros(0))
+                    continue
+                model.reset(seed)
+                fitted = {"learning_rate": rates[s, t], "seed": seed}
+                train(model, scheme, part, narrow, **fitted)
+                p = alone(model, job)
+                columns.append(p if parent < 0 else p * columns[parent])
+                parameters += model.sharing.count_params()
+            tables.append(columns)
+        if seed == setting.tuning_seed:
+            continue
+        p = np.zeros((len(tables[0][0]), len(spec.tasks)))
+        test = scenario[job.prepared.parts["test"]]
+        for s, columns in enumerate(tables):
+            p[test == s] = np.stack(columns, axis=1)[test == s]
+        keep("single", seed, p, setting)
+        common = {"scheme": "single", "seed": seed, "parameters": parameters}
+        seconds = round(time.perf_counter() - start, 1)
+        common |= {"step_size": np.nan, "passes": np.nan, "seconds": seconds}
+        yield from cells(p, job, common)
+
+
+def alone(model: UnifiedRecommender, job: Job) -> np.ndarray:
+    """Score all test rows with a network that knows no scenarios."""
+
+    class Blind:
+        """Hands every row to the one scenario that the network has."""
+
+        @staticmethod
+        def probabilities(x: dict[str, np.ndarray]) -> np.ndarray:
+            zeros = np.zeros(len(x["scenario"]), "int32")
+            return model.probabilities({**x, "scenario": zeros})
+
+    return job.judge(Blind())[:, 0]
+
+
+def main() -> None:
+    """Run what is missing of a study."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=SETTINGS)
+    parser.add_argument("--schemes", nargs="*", default=[*SCHEMES, "single"])
+    arguments = parser.parse_args()
+    setting = SETTINGS[arguments.data]
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"sharing-{arguments.data}.csv"
+    if not path.exists():
+        path.write_text(",".join(COLUMNS) + "\n")
+    lines = len(setting.job(setting.tuning_seed).prepared.encoder.spec.tasks) * 3
+    for name in arguments.schemes:
+        before = pd.read_csv(path).groupby(["scheme", "seed"]).size()
+        done = set(before.index[before >= lines])
+        cells_of = single(setting, done) if name == "single" else None
+        for line in cells_of or unified(name, setting, done):
+            with path.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(line)
+        print(
+            pd.read_csv(path)
+            .query("scheme == @name")
+            .groupby(["scenario", "task"], sort=False)["auc"]
+            .mean()
+            .round(4)
+            .to_dict(),
+            name,
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
