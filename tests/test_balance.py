@@ -237,11 +237,11 @@ def test_the_order_is_random_and_repeats_with_the_seed() -> None:
 def test_gradnorm_weighs_the_losses_and_looks_at_the_last_shared_layer(
     options: dict[str, Any],
 ) -> None:
-    x, y = log(2)
+    x, y = log(3)
     balance = GradNorm(alpha=0.7, learning_rate=0.1)
-    model, loss = make(2, balance, **options), FunnelLoss([-1, -1])
-    w = np.array([0.6, 1.4])
-    first = np.array([0.9, 0.5])
+    model, loss = make(3, balance, **options), FunnelLoss([-1, -1, -1])
+    w = np.array([0.6, 1.4, 1.0])  # of two, only the signs would count
+    first = np.array([0.9, 0.5, 0.7])
     balance.task_weights.assign(w)
     balance.first.assign(first)
     each = by_task(model, x, y, loss)
@@ -251,11 +251,13 @@ def test_gradnorm_weighs_the_losses_and_looks_at_the_last_shared_layer(
     norms = np.array([np.sqrt(sum((g[n] ** 2).sum() for n in layer)) for g in each])
     losses = np.mean(loss.tasks(y, np.asarray(model(x))), axis=0)
     got = step(model, x, y, loss, xla=not options)
-    assert_same(got, {n: w[0] * each[0][n] + w[1] * each[1][n] for n in each[0]})
+    assert_same(
+        got, {n: sum(k * g[n] for k, g in zip(w, each, strict=True)) for n in each[0]}
+    )
     rate = losses / first / np.mean(losses / first)
     big = w * norms - np.mean(w * norms) * rate**0.7
     moved = w * np.exp(-0.1 * np.sign(big) * w * norms / np.mean(w * norms))
-    moved *= 2 / moved.sum()
+    moved *= 3 / moved.sum()
     np.testing.assert_allclose(balance.task_weights, moved, atol=1e-6)
     assert np.abs(moved - w).max() > 1e-3
     np.testing.assert_array_equal(np.asarray(balance.first), first.astype("float32"))
