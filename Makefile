@@ -2,6 +2,7 @@
 # make notebooks       run every notebook again and write its outputs back
 # make test            everything: style, types, package, notebooks, site in a browser
 # make test-colab      the package and the notebooks with Google Colab's versions
+# make test-backends   the layers' invariants on JAX and PyTorch
 # make test-links      the links to other sites (needs the network)
 # make lock            compile requirements.lock anew (needs uv)
 # make vendor          fetch the site's browser libraries anew (needs npm)
@@ -23,7 +24,7 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
 .PHONY: book notebooks test lint test-package test-notebooks test-book test-links \
-	test-colab lock vendor url clean
+	test-backends test-colab lock vendor url clean
 
 book: $(SITE)/.built
 	@echo "The book is built. Open file://$(CURDIR)/$(SITE)/index.html"
@@ -63,6 +64,13 @@ test-links: $(VENV)/.installed
 test-colab: .venv-colab/.installed
 	.venv-colab/bin/python -m pytest $(NO_BROWSER) --ignore tests/test_repository.py
 	.venv-colab/bin/python tools/notebooks.py test --jobs $(JOBS)
+
+test-backends: .venv-backends/.installed
+	.venv-backends/bin/python -m pytest tests/test_backends.py
+
+.venv-backends/.installed: $(LOCK) pyproject.toml tools/environment.sh
+	tools/environment.sh .venv-backends ANY -r $(LOCK) "jax[cpu]" torch
+	@touch $@
 
 .venv-colab/.installed: constraints-colab.txt requirements.txt pyproject.toml \
 		tools/environment.sh

@@ -152,6 +152,63 @@ def test_every_parameter_gets_a_gradient(data: Prepared) -> None:
     assert (gate > 0).all()
 
 
+def test_the_match_multiplies_user_and_item_before_layers_and_heads(
+    data: Prepared, tmp_path
+) -> None:
+    spec, x = data.encoder.spec, {k: v[:50] for k, v in data.x.items()}
+    counts = {
+        f"user: {n}" for n in ("count", "last 7 days", "last 28 days", "days since")
+    }
+    assert set(spec.user_side) == {"user", *counts} and spec.item_side == ("item",)
+    sharing = SharedBottom(2, 2, units=(8,))
+    options: dict[str, Any] = {"dim": 4, "bottom": 0, "match": 6, "crosses": 1}
+    model = UnifiedRecommender(spec, ConvPool(), sharing, **options)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.4, w.shape) for w in model.get_weights()])
+    table, start = np.asarray(model.embedding.table.embeddings), model.embedding.offsets
+    columns = [spec.numeric.index(n) for n in spec.user_side[1:]]
+    user = np.hstack([table[x["fields"][:, 0]], x["numeric"][:, columns]])
+    item = table[x["fields"][:, 1] + start[1]]
+    (w, b), (v, c) = (
+        side.get_weights() for side in (model.match.of_user, model.match.of_item)
+    )
+    pairs = (user @ w + b) * (item @ v + c)
+    np.testing.assert_allclose(model.pairs(x), pairs, atol=1e-5)
+    z = np.hstack([np.asarray(model.represent(x)), pairs])
+    kernel, bias = model.crosses[0].get_weights()
+    z = z * (z @ kernel + bias) + z
+    kernel, bias = sharing.bottom.layers[0].get_weights()
+    z = np.hstack([np.maximum(z @ kernel + bias, 0), pairs])
+    kernel, bias = (w[x["scenario"]] for w in model.heads.get_weights())
+    expected = np.einsum("nd,ntd->nt", z, kernel) + bias
+    np.testing.assert_allclose(model.logits(x), expected, rtol=1e-4, atol=1e-3)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.logits(x), model.logits(x), rtol=1e-5)
+
+
+def test_each_event_of_a_history_has_its_age_in_days(data: Prepared) -> None:
+    events = data.encoder.events.sort_values("time", kind="stable")
+    for r in range(0, len(data.rows), 37):
+        row = data.rows.iloc[r]
+        own = events[(events["user"] == row["user"]) & (events["time"] < row["time"])]
+        days = (row["time"] - own["time"]).dt.total_seconds().to_numpy()[-32:] / 86_400
+        ages = data.x["history_age"][r]
+        np.testing.assert_allclose(ages[32 - len(days) :], days, rtol=1e-5)
+        assert not ages[: 32 - len(days)].any()
+
+
+def test_weight_decay_pulls_weights_towards_zero(data: Prepared) -> None:
+    sizes = {}
+    model = UnifiedRecommender(data.encoder.spec, dim=4)
+    for decay in (0.0, 5.0, 0.0):
+        model.reset(0)
+        fit(model, data.x, data.y, data.parts, weight_decay=decay)
+        size = sum(float(np.square(w).sum()) for w in model.get_weights())
+        assert sizes.setdefault(decay, size) == size  # compiled anew where it changes
+    assert sizes[5.0] < 0.99 * sizes[0.0]
+
+
 def test_saved_and_loaded_scores_are_the_same(data: Prepared, tmp_path) -> None:
     model = make(data)
     model.save(tmp_path / "model.keras")

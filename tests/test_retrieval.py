@@ -245,6 +245,15 @@ def test_effort_buys_recall(vectors: Any, kind: str, efforts: tuple[int, int]) -
     np.testing.assert_allclose(score[same], product[same], rtol=1e-4, atol=1e-5)
 
 
+def test_a_graph_holds_vectors_of_one_length(vectors: Any) -> None:
+    """The largest product is then the nearest neighbor, and is what it was."""
+    items, queries, ids = vectors
+    held = VectorIndex(items, ids, "hnsw").index.reconstruct_n(0, 600)
+    np.testing.assert_array_equal(held[:, :-1], items)
+    length = np.linalg.norm(held, axis=1)
+    np.testing.assert_allclose(length, length[0], rtol=1e-5)
+
+
 def test_too_few_found_are_marked(vectors: Any) -> None:
     items, queries, ids = vectors
     index = VectorIndex(items, ids, "ivf", cells=100)
@@ -270,7 +279,9 @@ def test_index_comes_back_from_disk(vectors: Any, kind: str, tmp_path: Path) -> 
 
 
 def test_overlap_and_latencies() -> None:
-    np.testing.assert_allclose(overlap([[1, 2], [3, 4]], [[2, 1], [4, 9]]), [1.0, 0.5])
+    np.testing.assert_allclose(
+        overlap([[1, 2, 3], [3, 4, -1]], [[2, 1], [4, 9]]), [1.0, 0.5]
+    )
     asked: list[int] = []
     queries = np.arange(12.0).reshape(4, 3)
     seconds = latencies(lambda q: asked.append(int(q[0, 0])), queries, warm_up=2)

@@ -147,7 +147,7 @@ class UnifiedRecommender(keras.Model):
         self.encoder = MeanPool() if encoder is None else encoder
         self.sharing = sharing or MMoE(len(self.spec.tasks), len(self.spec.scenarios))
         self.project = keras.layers.Dense(dim, use_bias=False, name="project")
-        self.match = Match(match) if match else None
+        self.match: Any = Match(match) if match else None
         self.crosses = [FeatureCross(name=f"cross_{i}") for i in range(crosses)]
         self.bottom = tower((bottom,) if bottom else (), "bottom")
         self.balance = balance
