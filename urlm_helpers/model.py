@@ -248,7 +248,7 @@ class UnifiedRecommender(keras.Model):
         if self.bottom_units:
             features = self.bottom(features)  # (batch, bottom)
         scenario = ops.cast(x["scenario"], "int32")
-        vectors = self.sharing(features, scenario)
+        vectors = self.sharing(features, scenario, training=training)
         vectors = [*vectors, *(vectors[t] for t in self.imputed)]
         vectors = [ops.concatenate([v, *pairs], axis=-1) for v in vectors]
         return self.heads(
