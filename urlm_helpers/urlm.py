@@ -1,4 +1,4 @@
-"""The book's own composition: gates of the scenario and the task over shared experts."""
+"""The book's own composition: gates of scenario and task over shared experts."""
 
 from __future__ import annotations
 
