@@ -199,7 +199,7 @@ def test_each_event_of_a_history_has_its_age_in_days(data: Prepared) -> None:
 
 
 def test_weight_decay_pulls_weights_towards_zero(data: Prepared) -> None:
-    sizes = {}
+    sizes: dict[float, float] = {}
     model = UnifiedRecommender(data.encoder.spec, dim=4)
     for decay in (0.0, 5.0, 0.0):
         model.reset(0)

@@ -228,7 +228,7 @@ def test_package_asks_for_the_readers_ranges_and_no_more() -> None:
     project = package()
     light = ranges(project["dependencies"])
     extras = project["optional-dependencies"]
-    heavy = ranges(extras["tensorflow"] + extras["gbm"])
+    heavy = ranges(extras["tensorflow"] + extras["gbm"] + extras["retrieval"])
     assert light.keys() | heavy.keys() == reader.keys() - {
         "jupyterlab",
         "tensorflow-cpu",

@@ -177,6 +177,7 @@ class UnifiedRecommender(keras.Model):
                 self.match.build(*((None, self._side_width(side)) for side in sides))
         for cross in self.crosses:
             cross.build((None, width))
+            cross.dense.build((None, width))  # left to its first call otherwise
         if self.bottom_units:
             self.bottom.build((None, width))
             width = self.bottom_units
