@@ -2,6 +2,7 @@
 
     python benchmarks/sharing_study.py world
     python benchmarks/sharing_study.py complete-journey
+    python benchmarks/sharing_study.py world --step-size 0.004 --schemes MMoE
 
 Each scheme gets the same embeddings, history encoder, match, heads, batches and passes;
 its layers are widened or narrowed until its parameters are those of the others (the
@@ -9,6 +10,9 @@ sharing's own, within 5 %). Each gets the same two tries of the step size, judge
 validation rows of a run that no result uses. Then come the runs that count, with seeds
 that are the same for all schemes. ``single`` is one network per scenario and task, with
 as many steps as the unified model takes.
+
+With ``--step-size`` nothing is tried: how much of a difference is the step size? Its
+lines go to a file of their own.
 
 A cell of the result is written as soon as it is known, and skipped when the study is
 started again: nothing is lost when it is cut off.
@@ -274,21 +278,27 @@ def step_size(
     return min(losses, key=losses.get)
 
 
-def unified(name: str, setting: Setting, done: set[tuple[str, int]]) -> Iterator[dict]:
-    """Yield the cells of a scheme, seed by seed."""
+def unified(
+    name: str,
+    setting: Setting,
+    done: set[tuple[str, int]],
+    given: float | None = None,
+) -> Iterator[dict]:
+    """Yield the cells of a scheme, seed by seed; a given step size is not tuned."""
     todo = [seed for seed in setting.seeds if (name, seed) not in done]
     if not todo:
         return
     scheme, job = SCHEMES[name], setting.job(setting.tuning_seed)
     model = matched(scheme, job.spec, setting)
-    rate = step_size(model, scheme, job, setting)
+    rate = given or step_size(model, scheme, job, setting)
     for seed in todo:
         job = setting.job(seed)
         start = time.perf_counter()
         model.reset(seed)
         curve = train(model, scheme, job, setting, learning_rate=rate, seed=seed)
         p = job.judge(model)
-        keep(name, seed, p, setting)
+        if given is None:
+            keep(name, seed, p, setting)
         common = {
             "scheme": name,
             "seed": seed,
@@ -390,10 +400,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=SETTINGS)
     parser.add_argument("--schemes", nargs="*", default=[*SCHEMES, "single"])
+    parser.add_argument("--step-size", type=float)
     arguments = parser.parse_args()
     setting = SETTINGS[arguments.data]
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"sharing-{arguments.data}.csv"
+    suffix = "-step-size" if arguments.step_size else ""
+    path = RESULTS / f"sharing-{arguments.data}{suffix}.csv"
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n")
     lines = len(setting.job(setting.tuning_seed).prepared.encoder.spec.tasks) * 3
@@ -401,7 +413,7 @@ def main() -> None:
         before = pd.read_csv(path).groupby(["scheme", "seed"]).size()
         done = set(before.index[before >= lines])
         cells_of = single(setting, done) if name == "single" else None
-        for line in cells_of or unified(name, setting, done):
+        for line in cells_of or unified(name, setting, done, arguments.step_size):
             with path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow(line)
         print(

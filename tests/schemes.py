@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from urlm_helpers.chains import AITM
 from urlm_helpers.encode import InputSpec
 from urlm_helpers.experts import PLE, HiNet, HMoE
 from urlm_helpers.features import MeanPool
@@ -22,6 +23,7 @@ from urlm_helpers.sharing import (
     SharedBottom,
     Sharing,
 )
+from urlm_helpers.urlm import URLM
 
 SCHEMES: dict[str, Callable[..., Sharing]] = {
     "fully_shared": FullyShared,
@@ -35,6 +37,8 @@ SCHEMES: dict[str, Callable[..., Sharing]] = {
     "hinet": HiNet,
     "star": STAR,
     "pepnet": PEPNet,
+    "aitm": AITM,
+    "urlm": URLM,
 }
 """Name → constructor ``(tasks, scenarios, units)``."""
 

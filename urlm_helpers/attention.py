@@ -56,7 +56,7 @@ class TargetAttention(keras.layers.Layer):
     .. math:: v(a) = \sum_j w(e_j, a)\, e_j, \qquad
         w(e, a) = u^\top \mathrm{PReLU}(W [e; a; e \odot a] + b) + c
 
-    As in the paper [1]_ (section 4.3) the weights are not put through a softmax: a sum
+    As in the paper [1]_ the weights are not put through a softmax: a sum
     of many fitting events may be larger than that of one. :math:`c` starts at 1, so
     training starts from the sum of the events, the paper's base model. The difference
     :math:`e - a`, which some implementations add, would be nothing new to a linear

@@ -408,7 +408,7 @@ def prepare(
     -------
     Prepared
     """
-    parts = split_by_time(dataset.interactions["time"], valid_from, test_from)
     encoder = Encoder(dataset, valid_from, **options)
+    parts = split_by_time(dataset.interactions["time"], valid_from, test_from)
     labels = dataset.interactions[list(dataset.schema.tasks)].to_numpy("int8")
     return Prepared(encoder.encoded, labels, dataset.interactions, parts, encoder)

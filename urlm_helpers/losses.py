@@ -167,15 +167,6 @@ class EntireSpaceLoss(FunnelLoss):
     [[0.5, 0.75], [0.5, 0.25]]
     """
 
-    def __init__(
-        self,
-        parents: Sequence[int],
-        negative_rate: float = 1.0,
-        weights: Sequence[float] | None = None,
-        name: str = "entire_space",
-    ) -> None:
-        super().__init__(parents, negative_rate, weights, name)
-
     def tasks(self, y_true: Any, y_pred: Any) -> Any:
         """Return what each task adds to the loss of each row, ``(batch, tasks)``."""
         y, z = self._labels_and_logits(y_true, y_pred)
@@ -321,17 +312,6 @@ class DoublyRobustLoss(InversePropensityLoss):
     >>> (np.asarray(each) / np.log(2)).round(2).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-
-    def __init__(
-        self,
-        parents: Sequence[int],
-        negative_rate: float = 1.0,
-        weights: Sequence[float] | None = None,
-        clip: float = 0.01,
-        entire_space: float = 1.0,
-        name: str = "doubly_robust",
-    ) -> None:
-        super().__init__(parents, negative_rate, weights, clip, entire_space, name)
 
     def tasks(self, y_true: Any, y_pred: Any) -> Any:
         """Return what each task adds to the loss of each row, ``(batch, tasks)``."""

@@ -176,8 +176,7 @@ class UnifiedRecommender(keras.Model):
                 sides = (self.spec.user_side, self.spec.item_side)
                 self.match.build(*((None, self._side_width(side)) for side in sides))
         for cross in self.crosses:
-            cross.build((None, width))
-            cross.dense.build((None, width))  # left to its first call otherwise
+            cross(ops.zeros((1, width)))  # its build alone creates no weights
         if self.bottom_units:
             self.bottom.build((None, width))
             width = self.bottom_units

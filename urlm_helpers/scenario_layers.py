@@ -274,6 +274,65 @@ def gate_unit(hidden: int, out: int, x_shape: Any, name: str) -> keras.Sequentia
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class FeatureGate(keras.layers.Layer):
+    r"""What each feature is worth in a scenario: the gate of EPNet [1]_.
+
+    .. math:: x' = 2 \sigma(W \, \mathrm{ReLU}(W' [e_s, \mathrm{sg}(x)] + b') + b)
+        \odot x
+
+    Parameters
+    ----------
+    scenarios : int
+        How many there are.
+    hidden : int
+        Width of the hidden layer.
+    embedding : int
+        Length of the scenario's embedding :math:`e_s`.
+
+    References
+    ----------
+    .. [1] J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for
+       Infusing with Personalized Prior Information", KDD 2023. arXiv:2302.01115
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> FeatureGate(3)(np.ones((5, 4), "float32"), np.zeros(5, int)).shape
+    TensorShape([5, 4])
+    """
+
+    def __init__(
+        self, scenarios: int, hidden: int = 16, embedding: int = 8, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.scenarios, self.hidden, self.embedding_dim = scenarios, hidden, embedding
+
+    def build(self, x_shape: Any) -> None:
+        """Create the scenarios' embeddings and the gate."""
+        self.embedding = keras.layers.Embedding(
+            self.scenarios, self.embedding_dim, name="embedding"
+        )
+        self.embedding.build()
+        seen = (None, self.embedding_dim + x_shape[-1])
+        self.gate = gate_unit(self.hidden, x_shape[-1], seen, "gate")
+        self.built = True
+
+    def seen(self, x: Any, scenario: Any) -> Any:
+        """Return what gates look at, ``(batch, embedding + dim)``: no gradient to x."""
+        parts = [self.embedding(scenario), ops.stop_gradient(x)]
+        return ops.concatenate(parts, axis=-1)
+
+    def call(self, x: Any, scenario: Any) -> Any:
+        """Map ``(batch, dim)`` to the same shape."""
+        return 2.0 * self.gate(self.seen(x, scenario)) * x
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"scenarios": self.scenarios, "hidden": self.hidden}
+        return {**super().get_config(), **own, "embedding": self.embedding_dim}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class PEPNet(Sharing):
     r"""Gates from the scenario on the features, and from the person on every layer.
 
@@ -327,14 +386,13 @@ class PEPNet(Sharing):
         self.embedding_dim = embedding
 
     def build(self, x_shape: Any) -> None:
-        """Create embedding, gates and towers."""
+        """Create gates and towers."""
         dim = x_shape[-1]
         seen = (None, self.embedding_dim + dim)
-        self.embedding = keras.layers.Embedding(
-            self.scenarios, self.embedding_dim, name="embedding"
+        self.feature_gate = FeatureGate(
+            self.scenarios, self.gate_units, self.embedding_dim, name="feature_gate"
         )
-        self.embedding.build()
-        self.feature_gate = gate_unit(self.gate_units, dim, seen, "feature_gate")
+        self.feature_gate.build(x_shape)
         self.layer_gates = [
             gate_unit(self.gate_units, sum(self.units), seen, f"layer_gate_{t}")
             for t in range(self.tasks)
@@ -346,10 +404,8 @@ class PEPNet(Sharing):
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
-        prior = self.embedding(scenario)
-        seen = ops.concatenate([prior, ops.stop_gradient(x)], axis=-1)
-        x = 2.0 * self.feature_gate(seen) * x
-        seen = ops.concatenate([prior, ops.stop_gradient(x)], axis=-1)
+        x = self.feature_gate(x, scenario)
+        seen = self.feature_gate.seen(x, scenario)
         vectors = []
         for gate, layers in zip(self.layer_gates, self.towers, strict=True):
             scales = 2.0 * gate(seen)  # (batch, sum of units)

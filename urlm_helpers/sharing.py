@@ -343,7 +343,7 @@ class CrossStitch(Sharing):
         Widths of each tower's layers.
     same : float
         Initial :math:`\alpha_{tt}`; the rest up to 1 goes to the other tasks in equal
-        parts. 0.9 did best in the paper.
+        parts.
 
     References
     ----------

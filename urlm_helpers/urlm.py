@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from urlm_helpers.features import PACKAGE
-from urlm_helpers.scenario_layers import gate_unit
+from urlm_helpers.scenario_layers import FeatureGate
 from urlm_helpers.sharing import MMoE
 
 
@@ -67,25 +66,16 @@ class URLM(MMoE):
         self.embedding_dim = embedding
 
     def build(self, x_shape: Any) -> None:
-        """Create the scenario's embedding and gate, experts and their gates."""
-        self.embedding = keras.layers.Embedding(
-            self.scenarios, self.embedding_dim, name="embedding"
+        """Create the scenario's gate, experts and their gates."""
+        self.feature_gate = FeatureGate(
+            self.scenarios, self.gate_units, self.embedding_dim, name="feature_gate"
         )
-        self.embedding.build()
-        seen = (None, self.embedding_dim + x_shape[-1])
-        self.feature_gate = gate_unit(
-            self.gate_units, x_shape[-1], seen, "feature_gate"
-        )
+        self.feature_gate.build(x_shape)
         super().build(x_shape)
-
-    def scaled(self, x: Any, scenario: Any) -> Any:
-        """Return the features as the scenario weighs them, ``(batch, dim)``."""
-        seen = [self.embedding(scenario), ops.stop_gradient(x)]
-        return 2.0 * self.feature_gate(ops.concatenate(seen, axis=-1)) * x
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
-        return super().call(self.scaled(x, scenario), scenario)
+        return super().call(self.feature_gate(x, scenario), scenario)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
