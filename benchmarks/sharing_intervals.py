@@ -1,0 +1,48 @@
+"""Which differences of the study on Complete Journey are more than luck?
+
+    python benchmarks/sharing_study.py complete-journey
+    python benchmarks/sharing_intervals.py
+
+Holds each scheme's three runs against those of one network per scenario and task
+(``single``) and against URLM's, on the same test rows. The intervals are over
+households and over runs, see :func:`urlm_helpers.comparison.compare`; the p-values are
+corrected over the nine cells of a comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from sharing_study import RESULTS, SCHEMES, SETTINGS, shopping
+from tqdm import tqdm
+
+from urlm_helpers.comparison import compare
+
+KEEP = ["scheme", "against", "scenario", "task", "a", "b", "difference", "low", "high"]
+KEEP += ["p_value", "p_holm"]
+
+
+def main() -> None:
+    """Compare all schemes for which the study has kept its scores."""
+    setting, job = SETTINGS["complete-journey"], shopping()
+    test, tasks = job.prepared.parts["test"], job.spec.tasks
+
+    def runs(name: str) -> Iterator[pd.DataFrame]:
+        for seed in setting.seeds:
+            p = np.load(setting.scores / f"{name}-{seed}.npy")
+            yield job.prepared.predictions(test, p)
+
+    tables = []
+    for against in ("single", "URLM"):
+        other = list(runs(against))
+        for name in tqdm([n for n in [*SCHEMES, "single"] if n != against]):
+            table = compare(list(runs(name)), other, tasks, resamples=500)
+            tables.append(table.assign(scheme=name, against=against))
+    path = RESULTS / "sharing-complete-journey-compared.csv"
+    pd.concat(tables)[KEEP].to_csv(path, index=False, float_format="%.6f")
+
+
+if __name__ == "__main__":
+    main()
