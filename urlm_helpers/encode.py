@@ -111,6 +111,7 @@ class Encoder:
         Events in a history.
     min_count : int
         Users, items and other values that occur less often share the unseen index.
+        Counted are training rows, for the fields of a history earlier events.
     windows : sequence of int
         Days of the recent counts.
     buckets : int
