@@ -283,8 +283,8 @@ class DoublyRobustLoss(InversePropensityLoss):
     :math:`\delta_t` itself it passes no gradient, which the paper leaves open: else the
     child would be drawn to where it is easy to guess.
 
-    The guess has its own output, so the gradient of the child's logit is that of
-    :class:`InversePropensityLoss` exactly, without the lower variance that the *value*
+    The guess has its own output and passes no gradient to :math:`\delta`, so the
+    gradient of the child's logit is that of :class:`InversePropensityLoss` exactly, without the lower variance that the *value*
     has. The two train differently only through what the guess does to shared
     parameters.
 
