@@ -284,9 +284,9 @@ class DoublyRobustLoss(InversePropensityLoss):
     child would be drawn to where it is easy to guess.
 
     The guess has its own output and passes no gradient to :math:`\delta`, so the
-    gradient of the child's logit is that of :class:`InversePropensityLoss` exactly, without the lower variance that the *value*
-    has. The two train differently only through what the guess does to shared
-    parameters.
+    gradient of the child's logit is that of :class:`InversePropensityLoss` exactly,
+    without the lower variance that the *value* has. The two train differently only
+    through what the guess does to shared parameters.
 
     Where negatives were down-sampled, :math:`\hat\delta_t` of a row without any event
     stands for :math:`1/r` such rows.
