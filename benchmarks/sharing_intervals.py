@@ -1,6 +1,8 @@
-"""Which differences of the study on Complete Journey are more than luck?
+r"""Which differences of the study on Complete Journey are more than luck?
 
     python benchmarks/sharing_study.py complete-journey
+    python benchmarks/sharing_study.py complete-journey --step-size 0.008 \
+        --schemes URLM MMoE "shared bottom" "fully shared" single
     python benchmarks/sharing_intervals.py
 
 Holds each scheme's three runs against those of one network per scenario and task
@@ -20,8 +22,10 @@ from tqdm import tqdm
 
 from urlm_helpers.comparison import compare
 
-KEEP = ["scheme", "against", "scenario", "task", "a", "b", "difference", "low", "high"]
-KEEP += ["p_value", "p_holm"]
+LARGER = 0.008
+AT_LARGER = ["URLM", "MMoE", "shared bottom", "fully shared", "single"]
+KEEP = ["scheme", "against", "step_size", "scenario", "task", "a", "b"]
+KEEP += ["difference", "low", "high", "p_value", "p_holm"]
 
 
 def main() -> None:
@@ -29,17 +33,22 @@ def main() -> None:
     setting, job = SETTINGS["complete-journey"], shopping()
     test, tasks = job.prepared.parts["test"], job.spec.tasks
 
-    def runs(name: str) -> Iterator[pd.DataFrame]:
+    def runs(name: str, suffix: str) -> Iterator[pd.DataFrame]:
         for seed in setting.seeds:
-            p = np.load(setting.scores / f"{name}-{seed}.npy")
+            p = np.load(setting.scores / f"{name}{suffix}-{seed}.npy")
             yield job.prepared.predictions(test, p)
 
     tables = []
-    for against in ("single", "URLM"):
-        other = list(runs(against))
-        for name in tqdm([n for n in [*SCHEMES, "single"] if n != against]):
-            table = compare(list(runs(name)), other, tasks, resamples=500)
-            tables.append(table.assign(scheme=name, against=against))
+    for size, suffix, names in (
+        ("tuned", "", [*SCHEMES, "single"]),
+        (str(LARGER), f"@{LARGER}", AT_LARGER),
+    ):
+        for against in ("single", "URLM"):
+            other = list(runs(against, suffix))
+            for name in tqdm([n for n in names if n != against]):
+                table = compare(list(runs(name, suffix)), other, tasks, resamples=500)
+                labels = {"scheme": name, "against": against, "step_size": size}
+                tables.append(table.assign(**labels))
     path = RESULTS / "sharing-complete-journey-compared.csv"
     pd.concat(tables)[KEEP].to_csv(path, index=False, float_format="%.6f")
 

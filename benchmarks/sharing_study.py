@@ -297,8 +297,7 @@ def unified(
         model.reset(seed)
         curve = train(model, scheme, job, setting, learning_rate=rate, seed=seed)
         p = job.judge(model)
-        if given is None:
-            keep(name, seed, p, setting)
+        keep(name if given is None else f"{name}@{given}", seed, p, setting)
         common = {
             "scheme": name,
             "seed": seed,
@@ -326,7 +325,9 @@ def cells(p: np.ndarray, job: Job, common: dict[str, Any]) -> Iterator[dict]:
             yield {**common, **line, "gap_closed": closed}
 
 
-def single(setting: Setting, done: set[tuple[str, int]]) -> Iterator[dict]:
+def single(
+    setting: Setting, done: set[tuple[str, int]], given: float | None = None
+) -> Iterator[dict]:
     """Yield the cells of one network per scenario and task."""
     rates: dict[tuple[int, int], float] = {}
     todo = [seed for seed in setting.seeds if ("single", seed) not in done]
@@ -358,7 +359,7 @@ def single(setting: Setting, done: set[tuple[str, int]]) -> Iterator[dict]:
                 wide = {**setting.fit, "batch_size": size}
                 narrow = replace(lonely, fit=wide)
                 if seed == setting.tuning_seed:
-                    rates[s, t] = step_size(model, scheme, part, narrow)
+                    rates[s, t] = given or step_size(model, scheme, part, narrow)
                     columns.append(np.zeros(0))
                     continue
                 model.reset(seed)
@@ -374,10 +375,11 @@ def single(setting: Setting, done: set[tuple[str, int]]) -> Iterator[dict]:
         test = scenario[job.prepared.parts["test"]]
         for s, columns in enumerate(tables):
             p[test == s] = np.stack(columns, axis=1)[test == s]
-        keep("single", seed, p, setting)
+        keep("single" if given is None else f"single@{given}", seed, p, setting)
         common = {"scheme": "single", "seed": seed, "parameters": parameters}
         seconds = round(time.perf_counter() - start, 1)
-        common |= {"step_size": np.nan, "passes": np.nan, "seconds": seconds}
+        rate = np.nan if given is None else given
+        common |= {"step_size": rate, "passes": np.nan, "seconds": seconds}
         yield from cells(p, job, common)
 
 
@@ -412,8 +414,8 @@ def main() -> None:
     for name in arguments.schemes:
         before = pd.read_csv(path).groupby(["scheme", "seed"]).size()
         done = set(before.index[before >= lines])
-        cells_of = single(setting, done) if name == "single" else None
-        for line in cells_of or unified(name, setting, done, arguments.step_size):
+        one = single(setting, done, arguments.step_size) if name == "single" else None
+        for line in one or unified(name, setting, done, arguments.step_size):
             with path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow(line)
         print(
