@@ -126,7 +126,9 @@ def test_the_invariants_hold_on(backend: str) -> None:
         timeout=1200,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"backend: {backend}" in run.stdout and "0 of 15 failed" in run.stdout
+    passed = run.stdout.count("passed ")
+    assert f"backend: {backend}" in run.stdout and passed > 4
+    assert f"0 of {passed} failed" in run.stdout
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ def _check(name: str, layer: Any, sequence: Any) -> None:
         )
 
 
-def _earlier_or_same(length: int) -> np.ndarray:
-    """Say which position (column) each position (row) may see."""
-    return np.tri(length, dtype="float32")
+def _earlier_or_same(length: int, last: int) -> Any:
+    """Say which position (column) each of the last positions (row) may see."""
+    return ops.convert_to_tensor(np.tri(length, dtype="float32")[-last:])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -189,7 +189,7 @@ class _SelfAttentionBlock(keras.layers.Layer):
         k = _split(self.key(normed), self.heads)
         v = _split(self.value(normed), self.heads)
         logits = ops.einsum("bqhd,bkhd->bhqk", q, k) * (dim // self.heads) ** -0.5
-        seen = _earlier_or_same(length)[-last:] * mask[:, None, None]
+        seen = _earlier_or_same(length, last) * mask[:, None, None]
         weight = ops.softmax(ops.where(seen > 0, logits, MASKED), axis=-1)
         mixed = ops.einsum("bhqk,bkhd->bqhd", weight, v)
         new = states[:, -last:] + ops.reshape(mixed, (-1, last, dim))
@@ -317,7 +317,7 @@ class _HSTUBlock(keras.layers.Layer):
         v, k = ops.split(self.vk(normed), 2, axis=-1)
         q, v, k = (_split(x, self.heads) for x in (q, v, k))
         logits = ops.einsum("bqhd,bkhd->bhqk", q, k) + self.bias(age, last)[:, None]
-        seen = _earlier_or_same(length)[-last:] * mask[:, None, None]
+        seen = _earlier_or_same(length, last) * mask[:, None, None]
         weight = ops.silu(logits) * seen / self.slots
         pooled = ops.reshape(ops.einsum("bhqk,bkhd->bqhd", weight, v), (-1, last, dim))
         return tokens[:, -last:] + self.out(self.norm_out(pooled) * u)
