@@ -6,10 +6,10 @@
 
 Each scheme gets the same embeddings, history encoder, match, heads, batches and passes;
 its layers are widened or narrowed until its parameters are those of the others (the
-sharing's own, within 5 %). Each gets the same two tries of the step size, judged on the
+sharing's own; a scheme with many towers can miss by more than 5 %, and says so). Each gets the same two tries of the step size, judged on the
 validation rows of a run that no result uses. Then come the runs that count, with seeds
 that are the same for all schemes. ``single`` is one network per scenario and task, with
-as many steps as the unified model takes.
+about as many steps as the unified model takes (its batches are powers of two).
 
 With ``--step-size`` nothing is tried: how much of a difference is the step size? Its
 lines go to a file of their own.
@@ -346,7 +346,7 @@ def single(
                 seen = (scenario == s) & ((parent < 0) | (y[:, parent] == 1))
                 share = seen[job.prepared.parts["train"]].mean()
                 size = setting.fit["batch_size"] * share
-                size = max(32, 1 << round(np.log2(size)))  # as many steps as unified
+                size = max(8, 1 << round(np.log2(size)))  # about as many steps
                 own = replace(
                     job.prepared,
                     x={**job.prepared.x, "scenario": np.zeros(len(y), "int32")},
