@@ -6,10 +6,11 @@
 
 Each scheme gets the same embeddings, history encoder, match, heads, batches and passes;
 its layers are widened or narrowed until its parameters are those of the others (the
-sharing's own; a scheme with many towers can miss by more than 5 %, and says so). Each gets the same two tries of the step size, judged on the
-validation rows of a run that no result uses. Then come the runs that count, with seeds
-that are the same for all schemes. ``single`` is one network per scenario and task, with
-about as many steps as the unified model takes (its batches are powers of two).
+sharing's own; a scheme with many towers can miss by more than 5 %, and says so). Each
+gets the same two tries of the step size, judged on the validation rows of a run that no
+result uses. Then come the runs that count, with seeds that are the same for all
+schemes. ``single`` is one network per scenario and task, with about as many steps as
+the unified model takes (its batches are powers of two).
 
 With ``--step-size`` nothing is tried: how much of a difference is the step size? Its
 lines go to a file of their own.
