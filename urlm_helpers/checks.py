@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,25 @@ def check_values(log: pd.DataFrame, schema: Schema) -> None:
                 f"interactions: {child!r} is 1 where {parent!r} is 0 in "
                 f"{rows(log, bad)}; {child!r} needs {parent!r}, so set {parent!r} to "
                 f"1 there or leave {child!r} out of the funnel"
+            )
+
+
+def check_numbers(name: str, frame: pd.DataFrame, numeric: Sequence[str]) -> None:
+    """Check that numeric features are numbers; they may be missing, not infinite."""
+    for column in numeric:
+        found = frame[column]
+        if not pd.api.types.is_numeric_dtype(found):
+            bad = found.notna() & pd.to_numeric(found, errors="coerce").isna()
+            bad = bad if bad.any() else pd.Series(True, found.index)
+            raise SchemaError(
+                f"{name}: numeric feature {column!r} has dtype {found.dtype}, with "
+                f"{show(found[bad.to_numpy()].iloc[0])} in {rows(frame, bad)}: convert "
+                "it with pd.to_numeric, or declare it categorical"
+            )
+        if (bad := found.isin([np.inf, -np.inf])).any():
+            raise SchemaError(
+                f"{name}: numeric feature {column!r} is infinite in "
+                f"{rows(frame, bad)}: give a number, or leave it missing"
             )
 
 

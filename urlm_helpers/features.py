@@ -31,6 +31,9 @@ class FieldEmbedding(keras.layers.Layer):
         Vocabulary size of each field, the unseen index 0 included.
     dim : int
         Length of a vector.
+    table_rows : int, optional
+        Rows of the table, where they are not one per value: see
+        :class:`~urlm_helpers.compact_tables.CompactEmbedding`.
 
     Examples
     --------
@@ -40,13 +43,20 @@ class FieldEmbedding(keras.layers.Layer):
     TensorShape([2, 2, 4])
     """
 
-    def __init__(self, sizes: Sequence[int], dim: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        dim: int,
+        *,
+        table_rows: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.sizes = [int(size) for size in sizes]
         self.dim = dim
         self.offsets = [sum(self.sizes[:f]) for f in range(len(self.sizes))]
         self.table = keras.layers.Embedding(
-            sum(self.sizes),
+            sum(self.sizes) if table_rows is None else table_rows,
             dim,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=0.01),
             name="table",
@@ -72,14 +82,18 @@ class FieldEmbedding(keras.layers.Layer):
         float tensor, shape (..., fields, dim)
         """
         fields = range(len(self.sizes)) if fields is None else fields
+        self._check(indices, fields)
+        offsets = ops.convert_to_tensor([self.offsets[f] for f in fields], "int32")
+        return self.table(ops.cast(indices, "int32") + offsets)
+
+    def _check(self, indices: Any, fields: Sequence[int]) -> None:
+        """Refuse indices of another number of fields."""
         if indices.shape[-1] != len(fields):
             raise ValueError(
                 f"FieldEmbedding has {len(fields)} fields to look up, the last axis "
                 f"of the indices has {indices.shape[-1]}; their shape is "
                 f"{tuple(indices.shape)}"
             )
-        offsets = ops.convert_to_tensor([self.offsets[f] for f in fields], "int32")
-        return self.table(ops.cast(indices, "int32") + offsets)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -12,7 +12,7 @@ from keras_rs.layers import FeatureCross
 
 from urlm_helpers.encode import InputSpec
 from urlm_helpers.features import PACKAGE, FieldEmbedding, Match, MeanPool
-from urlm_helpers.sharing import MMoE, tower
+from urlm_helpers.sharing import MMoE, of_scenario, tower
 
 PREDICT_ROWS = 8192
 """Rows that are scored at a time."""
@@ -55,9 +55,8 @@ class Heads(keras.layers.Layer):
     def call(self, vectors: Sequence[Any], scenario: Any) -> Any:
         """Map one ``(batch, dim)`` per task to logits ``(batch, tasks)``."""
         v = ops.stack(vectors, axis=1)  # (batch, tasks, dim)
-        every = ops.einsum("btd,std->bst", v, self.kernel) + self.bias
-        own = ops.one_hot(scenario, self.scenarios, dtype=every.dtype)
-        return ops.einsum("bst,bs->bt", every, own)
+        every = ops.sum(v[:, None] * self.kernel, axis=-1) + self.bias
+        return of_scenario(every, scenario)  # of (batch, scenarios, tasks)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -96,6 +95,9 @@ class UnifiedRecommender(keras.Model):
     balance : Layer, optional
         How the losses of the tasks are put together; by default they are added up.
         See `urlm_helpers.balance`.
+    embedding : FieldEmbedding, optional
+        Another table, such as
+        :class:`~urlm_helpers.compact_tables.CompactEmbedding`.
 
     Notes
     -----
@@ -135,6 +137,7 @@ class UnifiedRecommender(keras.Model):
         crosses: int = 0,
         imputed: bool = False,
         balance: keras.layers.Layer | None = None,
+        embedding: FieldEmbedding | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -142,7 +145,13 @@ class UnifiedRecommender(keras.Model):
         self.dim = dim
         self.bottom_units = bottom
         names = list(self.spec.fields)
-        self.embedding = FieldEmbedding(list(self.spec.fields.values()), dim)
+        sizes = list(self.spec.fields.values())
+        self.embedding = FieldEmbedding(sizes, dim) if embedding is None else embedding
+        if (self.embedding.sizes, self.embedding.dim) != (sizes, dim):
+            raise ValueError(
+                f"the embedding is for {self.embedding.sizes} values of length "
+                f"{self.embedding.dim}, the model has {sizes} and dim={dim}"
+            )
         self.history_columns = [names.index(f) for f in self.spec.history_fields]
         self.encoder = MeanPool() if encoder is None else encoder
         self.sharing = sharing or MMoE(len(self.spec.tasks), len(self.spec.scenarios))
@@ -162,7 +171,8 @@ class UnifiedRecommender(keras.Model):
         """Create the variables of every part."""
         spec, dim = self.spec, self.dim
         width = (len(spec.fields) + 1) * dim + len(spec.numeric)
-        self.embedding.build()
+        if not self.embedding.built:
+            self.embedding.build()
         if spec.history_fields:
             width += dim
             if not self.encoder.built:  # a loaded one comes built
@@ -309,6 +319,7 @@ class UnifiedRecommender(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "sharing": keras.saving.serialize_keras_object(self.sharing),
             "balance": keras.saving.serialize_keras_object(self.balance),
+            "embedding": keras.saving.serialize_keras_object(self.embedding),
             "dim": self.dim,
             "bottom": self.bottom_units,
             "match": 0 if self.match is None else self.match.units,
@@ -319,7 +330,7 @@ class UnifiedRecommender(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> UnifiedRecommender:
         """Make a model from what :meth:`get_config` returned."""
-        parts = ("encoder", "sharing", "balance")
+        parts = ("encoder", "sharing", "balance", "embedding")
         layers = {p: keras.saving.deserialize_keras_object(config[p]) for p in parts}
         return cls(**{**config, **layers})
 

@@ -182,13 +182,14 @@ class Scaler:
     Parameters
     ----------
     mean, std : ndarray, shape (columns,)
-        Of the past rows; a constant column gets ``std`` 1.
+        Of the past rows; a constant column gets ``std`` 1. Missing numbers are not
+        counted, and become 0, the mean.
 
     Examples
     --------
     >>> scaler = Scaler.fit(np.array([[1.0, 5.0], [3.0, 5.0]]))
-    >>> scaler.transform(np.array([[2.0, 6.0]])).tolist()
-    [[0.0, 1.0]]
+    >>> scaler.transform(np.array([[2.0, 6.0], [3.0, np.nan]])).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
     """
 
     mean: np.ndarray
@@ -199,12 +200,21 @@ class Scaler:
         """Measure ``past``, ``(rows, columns)``: rows of the training period only."""
         if len(past) == 0:
             raise ValueError("a Scaler needs at least one row of the past")
-        std = past.std(axis=0)
-        return cls(past.mean(axis=0), np.where(std > 0, std, 1.0))
+        missing = np.isnan(past)
+        if missing.any():
+            known = np.maximum((~missing).sum(axis=0), 1)
+            mean = np.where(missing, 0.0, past).sum(axis=0) / known
+            apart = np.where(missing, 0.0, past - mean)
+            std = np.sqrt((apart**2).sum(axis=0) / known)
+        else:
+            mean, std = past.mean(axis=0), past.std(axis=0)
+        return cls(mean, np.where(std > 0, std, 1.0))
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return ``(values - mean) / std`` as float32, ``(rows, columns)``."""
-        return ((values - self.mean) / self.std).astype("float32")
+        scaled = ((values - self.mean) / self.std).astype("float32")
+        scaled[np.isnan(scaled)] = 0.0
+        return scaled
 
 
 @dataclass(frozen=True)
@@ -212,7 +222,7 @@ class Buckets:
     """Cuts a numeric column into buckets of the past, for use as a category.
 
     A value that many rows share (no purchase yet: 0) has a bucket of its own; the
-    rest are cut at quantiles.
+    rest are cut at quantiles. A missing number is unseen.
 
     Parameters
     ----------
@@ -226,6 +236,9 @@ class Buckets:
     [1, 2, 3, 3]
     >>> Buckets.fit(np.array([1, 2, 5, 5, 5, 6, 7, 8]), count=3).edges.tolist()
     [2, 5, 6]
+    >>> buckets = Buckets.fit(np.array([1, np.nan, 2, 3]), count=2)
+    >>> buckets.encode(np.array([np.nan, 1.0, 2.0])).tolist()
+    [0, 1, 2]
     """
 
     edges: np.ndarray
@@ -233,6 +246,9 @@ class Buckets:
     @classmethod
     def fit(cls, past: np.ndarray, count: int = 16) -> Buckets:
         """Place edges so that some ``count`` buckets hold about as many rows each."""
+        past = past[~np.isnan(past)]
+        if not len(past):
+            return cls(np.zeros(0))
         values, rows = np.unique(past, return_counts=True)
         often = np.flatnonzero(rows > len(past) / count)
         common = values[often]

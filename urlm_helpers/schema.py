@@ -13,6 +13,7 @@ from urlm_helpers.checks import (
     SchemaError,
     check_columns,
     check_ids,
+    check_numbers,
     check_values,
     parse_time,
     rows,
@@ -258,7 +259,8 @@ def from_frames(
     SchemaError
         A missing or repeated column, an empty table, a missing, unknown or duplicate
         id, a label that is not 0/1, a child task without its parent, an unknown
-        scenario, a numeric feature that is not a number, a time that can't be parsed.
+        scenario, a numeric feature that is not a number or is infinite (a missing one
+        is allowed), a time that can't be parsed.
 
     Examples
     --------
@@ -317,18 +319,9 @@ there or leave 'buy' out of the funnel
         tables[key] = table.reset_index(drop=True).copy()
 
     check_values(interactions, schema)
-    for table_name, frame, numeric in (
-        ("interactions", interactions, schema.context_numeric),
-        ("users", tables["user"], schema.user_numeric),
-        ("items", tables["item"], schema.item_numeric),
-    ):
-        for column in numeric:
-            if not pd.api.types.is_numeric_dtype(frame[column]):
-                raise SchemaError(
-                    f"{table_name}: numeric feature {column!r} has dtype "
-                    f"{frame[column].dtype}, e.g. {frame[column].iloc[0]!r}: convert "
-                    "it with pd.to_numeric, or declare it categorical"
-                )
+    check_numbers("interactions", interactions, schema.context_numeric)
+    check_numbers("users", tables["user"], schema.user_numeric)
+    check_numbers("items", tables["item"], schema.item_numeric)
 
     log = interactions.copy()
     for task in schema.tasks:

@@ -58,6 +58,33 @@ def of_scenario(every: Any, scenario: Any) -> Any:
     return ops.sum(every * own, axis=1)
 
 
+def mix(weights: Any, views: Sequence[Any]) -> Any:
+    """Add up what the experts say, each with the weight of its row.
+
+    A compiler makes one loop of this sum; as a matrix product per row, of a few
+    weights by a few vectors, it took longer than the experts themselves.
+
+    Parameters
+    ----------
+    weights : tensor, shape (batch, experts)
+        Of each expert.
+    views : sequence of tensor, shape (batch, dim)
+        One per expert.
+
+    Returns
+    -------
+    tensor, shape (batch, dim)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> views = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])]
+    >>> mix(np.array([[0.25, 0.75]]), views).tolist()
+    [[0.25, 0.75]]
+    """
+    return sum(weights[:, e, None] * view for e, view in enumerate(views))
+
+
 class Sharing(keras.layers.Layer):
     """What every scheme has: the widths of its tower, the tasks and the scenarios.
 
@@ -226,6 +253,8 @@ class MMoE(Sharing):
         Widths of each expert's layers.
     experts : int
         Number of experts.
+    towers : sequence of int
+        Widths of each task's own layers behind its mixture; none by default.
 
     References
     ----------
@@ -248,10 +277,17 @@ class MMoE(Sharing):
         scenarios: int,
         units: Sequence[int] = (32,),
         experts: int = 4,
+        towers: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, scenarios, units, **kwargs)
         self.n_experts = experts
+        self.tower_units = tuple(towers)
+
+    @property
+    def width(self) -> int:
+        """Length of the vector of a task."""
+        return (*self.units, *self.tower_units)[-1]
 
     @property
     def n_gates(self) -> int:
@@ -266,24 +302,31 @@ class MMoE(Sharing):
         gates = self.n_gates * self.n_experts
         self.gate = keras.layers.Dense(gates, kernel_initializer="zeros", name="gate")
         self.gate.build(x_shape)
+        own = range(self.tasks if self.tower_units else 0)
+        self.towers = [tower(self.tower_units, f"tower_{t}") for t in own]
+        for one in self.towers:
+            one.build((None, self.units[-1]))
         self.built = True
 
     def gates(self, x: Any, scenario: Any) -> Any:
         """Return the weight of each expert, ``(batch, tasks, experts)``; sums to 1."""
         shape = (-1, self.scenarios, self.tasks, self.n_experts)
         logits = ops.reshape(self.gate(x), shape)  # (batch, scenarios, tasks, experts)
-        own = ops.one_hot(scenario, self.scenarios, dtype=logits.dtype)
-        return ops.softmax(ops.einsum("bste,bs->bte", logits, own), axis=-1)
+        return ops.softmax(of_scenario(logits, scenario), axis=-1)
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
-        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
-        views = ops.stack([expert(x) for expert in self.experts], axis=1)
-        mixed = ops.einsum("bte,bed->btd", self.gates(x, scenario), views)
-        return [mixed[:, t] for t in range(self.tasks)]
+        """Map ``(batch, dim)`` to one ``(batch, width)`` per task."""
+        views = [expert(x) for expert in self.experts]  # each (batch, units[-1])
+        gates = self.gates(x, scenario)
+        vectors = [mix(gates[:, t], views) for t in range(self.tasks)]
+        if not self.towers:
+            return vectors
+        return [one(v) for one, v in zip(self.towers, vectors, strict=True)]
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), "experts": self.n_experts}
+        own = {"experts": self.n_experts, "towers": self.tower_units}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

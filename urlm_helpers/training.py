@@ -1,4 +1,4 @@
-"""Training: which device, which batches, which loss, and when to stop."""
+"""Training: which batches, which loss, which optimizer, and when to stop."""
 
 from __future__ import annotations
 
@@ -12,33 +12,17 @@ import pandas as pd
 from keras import ops
 from tqdm import tqdm
 
+from urlm_helpers.checkpoints import Progress
+from urlm_helpers.devices import check_memory, keep_freed_memory, training_memory
 from urlm_helpers.losses import FunnelLoss
 from urlm_helpers.model import UnifiedRecommender
+from urlm_helpers.row_adam import RowAdam, table_rows
+from urlm_helpers.shards import ShardBatches
 
 STEPS_PER_EXECUTION = 20
 """Batches between two looks of Python at the training."""
-
-
-def device_report() -> str:
-    """Say what the model will run on.
-
-    Returns
-    -------
-    str
-        Backend and version, devices, floating-point precision.
-    """
-    backend = keras.backend.backend()
-    devices = keras.distribution.list_devices()
-    kind = (
-        "GPU"
-        if any("gpu" in d.lower() or "cuda" in d.lower() for d in devices)
-        else "CPU"
-    )
-    return (
-        f"Keras {keras.__version__} on {backend}, {len(devices)} {kind} "
-        f"device{'s' * (len(devices) > 1)} ({', '.join(devices)}), "
-        f"{keras.config.floatx()}"
-    )
+ROW_WISE_FROM = 200_000
+"""Rows of a model's tables from which on only those of the batch are updated."""
 
 
 class Batches(keras.utils.PyDataset):
@@ -96,6 +80,20 @@ class Batches(keras.utils.PyDataset):
         self._rng.shuffle(self.rows)
 
 
+class _Part(keras.utils.PyDataset):
+    """The batches from one number up to another."""
+
+    def __init__(self, batches: keras.utils.PyDataset, start: int, stop: int) -> None:
+        super().__init__()
+        self.batches, self.start, self.stop = batches, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, batch: int) -> Any:
+        return self.batches[self.start + batch]
+
+
 class _Steps(keras.callbacks.Callback):
     """Lowers the step size along a cosine and moves a bar, over all passes."""
 
@@ -113,25 +111,32 @@ class _Steps(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = falling
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        new = batch + 1 - self.seen  # one call may stand for several steps
+        # One call may stand for several steps, the last for fewer than Keras says.
+        new = min(batch + 1, self.params["steps"]) - self.seen
         self.seen += new
         self.done += new
         self.bar.update(new)
 
 
-def _compile(model: UnifiedRecommender, loss: FunnelLoss, weight_decay: float) -> None:
+def _compile(
+    model: UnifiedRecommender, loss: FunnelLoss, weight_decay: float, row_wise: bool
+) -> None:
     """Compile the model, unless it is compiled like that; forget earlier steps."""
+    kind = RowAdam if row_wise else keras.optimizers.AdamW
     same = model.compiled and type(model.loss) is type(loss)
-    same = same and model.optimizer.weight_decay == weight_decay
+    same = same and type(model.optimizer) is kind
+    same = same and (model.optimizer.weight_decay or 0.0) == weight_decay
     if same and model.loss.get_config() == loss.get_config():
         for variable in model.optimizer.variables:
             variable.assign(ops.zeros_like(variable))
         return
+    several = getattr(model.distribute_strategy, "num_replicas_in_sync", 1) > 1
+    auto = keras.backend.backend() == "torch"
     model.compile(
-        optimizer=keras.optimizers.AdamW(weight_decay=weight_decay),
+        optimizer=kind(weight_decay=weight_decay),
         loss=loss,
         steps_per_execution=STEPS_PER_EXECUTION,
-        jit_compile="auto" if keras.backend.backend() == "torch" else True,
+        jit_compile="auto" if auto else not several,
     )
 
 
@@ -141,15 +146,9 @@ def fit(
     y: np.ndarray,
     parts: Mapping[str, np.ndarray],
     *,
-    epochs: int = 1,
-    patience: int = 1,
     batch_size: int = 2048,
-    learning_rate: float = 4e-3,
-    weight_decay: float = 0.0,
-    weights: Sequence[float] | None = None,
-    loss: FunnelLoss | None = None,
     seed: int = 0,
-    save_to: str | Path | None = None,
+    **options: Any,
 ) -> pd.DataFrame:
     """Train until the validation loss stops falling; keep the best pass.
 
@@ -165,13 +164,59 @@ def fit(
         All rows, as of :func:`urlm_helpers.encode.prepare`.
     parts : mapping
         Row numbers of ``"train"`` and ``"valid"``; ``"test"`` is not touched.
+    batch_size : int
+        Rows per step.
+    seed : int
+        Of the order of the batches.
+    **options
+        Of :func:`fit_batches`.
+
+    Returns
+    -------
+    DataFrame
+        As of :func:`fit_batches`.
+    """
+    train = Batches(x, y, parts["train"], batch_size, seed)
+    valid = {name: array[parts["valid"]] for name, array in x.items()}
+    settings = {"seed": seed, "batch_size": batch_size, "rows": len(train.rows)}
+    return fit_batches(
+        model, train, valid, y[parts["valid"]], settings=settings, **options
+    )
+
+
+def fit_batches(
+    model: UnifiedRecommender,
+    train: Batches | ShardBatches,
+    valid_x: Mapping[str, np.ndarray],
+    valid_y: np.ndarray,
+    *,
+    epochs: int = 1,
+    patience: int = 1,
+    learning_rate: float = 4e-3,
+    weight_decay: float = 0.0,
+    weights: Sequence[float] | None = None,
+    loss: FunnelLoss | None = None,
+    row_wise: bool | None = None,
+    save_to: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_steps: int = 500,
+    settings: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Train on batches, from memory or from shards; see :func:`fit`.
+
+    Parameters
+    ----------
+    model : UnifiedRecommender
+        Trained in place; ends with the weights of its best pass.
+    train : Batches or ShardBatches
+        A new order after each pass, drawn from its own seed.
+    valid_x, valid_y : mapping and ndarray
+        The validation rows.
     epochs : int
         Passes over the training rows, at most. On logs of impressions models get
         worse after very few [1]_.
     patience : int
         Passes without a lower validation loss before stopping.
-    batch_size : int
-        Rows per step.
     learning_rate : float
         Adam's first step size; it falls towards 0 along a cosine over ``epochs``
         passes, in stairs of ``STEPS_PER_EXECUTION`` steps.
@@ -183,16 +228,30 @@ def fit(
     loss : FunnelLoss, optional
         Another loss, such as :class:`~urlm_helpers.losses.EntireSpaceLoss`; it brings
         its own weights.
-    seed : int
-        Of the order of the batches.
+    row_wise : bool, optional
+        Whether a step updates only those rows of the tables that the batch holds,
+        see :class:`~urlm_helpers.row_adam.RowAdam`; by default where the tables have
+        ``ROW_WISE_FROM`` rows or more, on TensorFlow.
     save_to : path, optional
         A ``.keras`` file, written after every pass that improves: a run that is cut
         off leaves its best model there.
+    checkpoint : path, optional
+        A file that remembers where the run stands. If it is there at the start, the
+        run goes on from it and ends with the same weights, bit for bit, as if it had
+        not been cut off. It is removed at the end.
+    checkpoint_steps : int
+        Steps between two checkpoints, rounded up to whole executions.
+    settings : mapping, optional
+        What must be the same in a run that goes on.
 
     Raises
     ------
     FloatingPointError
         If the training diverged.
+    MemoryError
+        If it would not fit into memory; what to change is in the message.
+    ValueError
+        If ``checkpoint`` holds a run with other settings.
 
     Returns
     -------
@@ -206,32 +265,67 @@ def fit(
     .. [2] I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
        arXiv:1711.05101.
     """
-    train = Batches(x, y, parts["train"], batch_size, seed)
-    valid = {name: array[parts["valid"]] for name, array in x.items()}
-    spec = model.spec
-    loss = loss or FunnelLoss(spec.parents, spec.negative_rate, weights)
-    _compile(model, loss, weight_decay)
-    log: list[dict[str, float]] = []
-    best: list[np.ndarray] = []
+    keep_freed_memory()
+    tables, dim = table_rows(model)
+    if row_wise is None:
+        row_wise = tables >= ROW_WISE_FROM and keras.backend.backend() == "tensorflow"
+    dense = model.count_params() - tables * dim
+    needed = training_memory(tables, dim, dense_parameters=dense, row_wise=row_wise)
+    check_memory(needed, already=4 * model.count_params())
+    loss = loss or FunnelLoss(model.spec.parents, model.spec.negative_rate, weights)
+    _compile(model, loss, weight_decay, row_wise)
+    settings = {
+        **(settings or {}),
+        "epochs": epochs,
+        "patience": patience,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "row_wise": bool(row_wise),
+        "parameters": model.count_params(),
+    }
+    run = Progress(model, checkpoint, settings)
     steps = _Steps(learning_rate, epochs * len(train))
+    if run.load():
+        for _ in range(run.epoch - 1):
+            train.on_epoch_end()  # the orders of the passes that are done
+        steps.done = (run.epoch - 1) * len(train) + run.step
+        steps.bar.update(steps.done)
+    stride = len(train)
+    if checkpoint is not None:
+        stride = -(-checkpoint_steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
     with steps.bar as bar:
-        for epoch in range(1, epochs + 1):
-            run = model.fit(train, epochs=1, verbose=0, callbacks=[steps])
-            value = float(model.loss(y[parts["valid"]], model.logits(valid)))
+        while run.epoch <= epochs:
+            while run.step < len(train):
+                part = _Part(train, run.step, min(run.step + stride, len(train)))
+                history = model.fit(
+                    part, epochs=1, verbose=0, callbacks=[steps], shuffle=False
+                ).history
+                run.loss_sum += history["loss"][0] * len(part)
+                run.step += len(part)
+                if run.step < len(train):
+                    run.save()
+            value = float(model.loss(valid_y, model.logits(valid_x)))
             bar.set_postfix(valid=f"{value:.4f}")
             if not np.isfinite(value):
                 raise FloatingPointError(
-                    f"the validation loss is {value} after pass {epoch}: lower "
+                    f"the validation loss is {value} after pass {run.epoch}: lower "
                     f"learning_rate (it was {learning_rate:g})"
                 )
-            improved = all(value < earlier["valid_loss"] for earlier in log)
-            train_loss = run.history["loss"][0]
-            log.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": value})
+            improved = all(value < earlier["valid_loss"] for earlier in run.log)
+            mean = run.loss_sum / len(train)
+            run.log.append(
+                {"epoch": run.epoch, "train_loss": mean, "valid_loss": value}
+            )
             if improved:
-                best, best_epoch = model.get_weights(), epoch
+                run.best = model.get_weights()
                 if save_to is not None:
                     model.save(save_to)
-            elif epoch - best_epoch >= patience:
+            elif run.epoch - run.best_epoch >= patience:
                 break
-    model.set_weights(best)
-    return pd.DataFrame(log).assign(best=lambda table: table["epoch"] == best_epoch)
+            train.on_epoch_end()
+            run.epoch, run.step, run.loss_sum = run.epoch + 1, 0, 0.0
+            if run.epoch <= epochs:
+                run.save()
+    model.set_weights(run.best)
+    run.finish()
+    return pd.DataFrame(run.log).assign(best=lambda t: t["epoch"] == run.best_epoch)

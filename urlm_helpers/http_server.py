@@ -1,0 +1,198 @@
+"""HTTP around a service: read a request, refuse what is wrong, answer in JSON.
+
+The server is the one of the standard library: it needs nothing installed, and one page
+shows all that a service has to decide. Towards the outside put a server made for it in
+front (TLS, accounts, several processes).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socketserver
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+ROUTES = {"/health": "GET", "/score": "POST", "/recommend": "POST"}
+log = logging.getLogger(__name__)
+
+
+class Refused(ValueError):
+    """A request that gets no scores: an HTTP status, and what would be right."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): v for name, v in headers.items()}
+
+
+def show(value: Any) -> str:
+    """Write a value of a request as Python does, shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Routes(Protocol):
+    """What answers requests whose body is JSON; raises `Refused`."""
+
+    host: str
+    port: int
+    max_bytes: int
+    max_waiting: int
+
+    def health(self) -> dict[str, Any]:
+        """Answer ``GET /health``."""
+
+    def score(self, request: Any) -> dict[str, Any]:
+        """Answer ``POST /score``."""
+
+    def recommend(self, request: Any) -> dict[str, Any]:
+        """Answer ``POST /recommend``."""
+
+
+class Server(ThreadingHTTPServer):
+    """One thread per connection, so many requests in work and no more.
+
+    Parameters
+    ----------
+    service : Routes
+        What to ask, and within which limits.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, service: Routes) -> None:
+        self.service = service
+        self.slots = threading.BoundedSemaphore(service.max_waiting)
+        self.stopping = False
+        super().__init__((service.host, service.port), Handler)
+
+    def server_bind(self) -> None:
+        """Bind without asking a name server for the name of this machine."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.service.host, self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Note that a client went away; no traceback on stderr."""
+        log.debug("connection of %s broke", client_address, exc_info=True)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Reads one request after another from a connection and answers in JSON."""
+
+    protocol_version = "HTTP/1.1"  # keeps the connection open
+    disable_nagle_algorithm = True  # else a small answer waits 40 ms
+    timeout = 10  # seconds without a byte
+    server_version, sys_version = "urlm", ""
+    server: Server
+
+    def _do(self) -> None:
+        headers: Mapping[str, str] = {}
+        try:
+            status, answer = 200, self._work()
+            body = json.dumps(answer, default=_plain, allow_nan=False)
+        except Refused as refused:
+            status, headers = refused.status, refused.headers
+            body = json.dumps({"error": str(refused)})
+        except TimeoutError:
+            self.close_connection = True
+            status, body = 408, json.dumps({"error": "the body did not come in time"})
+        except Exception:
+            log.exception("%s %s failed", self.command, self.path)
+            status = 500
+            body = json.dumps({"error": "internal error: see the log of the service"})
+        self._send(status, body, headers)
+
+    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _do
+
+    def _work(self) -> dict[str, Any]:
+        service, path = self.server.service, urlsplit(self.path).path
+        if self.server.stopping:
+            self.close_connection = True
+            raise Refused(503, "the service is stopping")
+        body = self._body(service.max_bytes)
+        if path not in ROUTES:
+            raise Refused(404, f"no {path} here: there are {', '.join(ROUTES)}")
+        if self.command != ROUTES[path]:
+            message = f"{path} wants {ROUTES[path]}, got {self.command}"
+            raise Refused(405, message, Allow=ROUTES[path])
+        if path == "/health":
+            return service.health()
+        if body is None:
+            raise Refused(411, "a POST needs the header Content-Length and a body")
+        request = _parse(body)
+        if not self.server.slots.acquire(blocking=False):
+            message = f"{service.max_waiting} requests are in work: come again later"
+            raise Refused(503, message, Retry_After="1")
+        try:
+            do: Callable[[Any], dict[str, Any]] = getattr(service, path[1:])
+            return do(request)
+        finally:
+            self.server.slots.release()
+
+    def _body(self, limit: int) -> bytes | None:
+        """Read the body; None without one."""
+        length = self.headers.get("Content-Length")
+        if length is None:
+            # a body of unknown length would be taken for the next request
+            self.close_connection |= "Transfer-Encoding" in self.headers
+            return None
+        if not (length.isascii() and length.isdigit() and len(length) < 19):
+            self.close_connection = True
+            raise Refused(400, f"Content-Length must be a number, got {show(length)}")
+        if int(length) > limit:
+            self.close_connection = True
+            self.rfile.read(min(int(length), 16 * limit))  # else it sees no answer
+            raise Refused(413, f"a body may have {limit:,} bytes, got {int(length):,}")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            self.close_connection = True
+            raise Refused(400, f"{length} bytes were announced, {len(body)} came")
+        return body
+
+    def _send(self, status: int, body: str, headers: Mapping[str, str]) -> None:
+        content = body.encode()
+        self.send_response(status)
+        standard = {"Content-Type": "application/json", "Content-Length": len(content)}
+        if self.close_connection:
+            standard["Connection"] = "close"
+        for name, value in {**standard, **headers}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def send_error(
+        self, code: int, message: str | None = None, explain: str | None = None
+    ) -> None:
+        """Answer what the standard library refuses (a broken request) in JSON too."""
+        self.close_connection = True
+        self._send(code, json.dumps({"error": message or explain or "refused"}), {})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log a request, instead of writing it to stderr."""
+        log.debug(format, *args)
+
+
+def _parse(body: bytes) -> Any:
+    """Read JSON, strictly: no NaN, no text that is not Unicode."""
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        request = json.loads(body.decode("utf-8"), parse_constant=constant)
+        json.dumps(request, ensure_ascii=False).encode("utf-8")  # half characters
+    except (ValueError, RecursionError) as error:
+        text = "too deeply nested" if isinstance(error, RecursionError) else error
+        raise Refused(400, f"the body must be JSON in UTF-8: {text}") from None
+    return request
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy's numbers into Python's for JSON."""
+    return value.item()
