@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 
 class Progress:
@@ -50,9 +49,7 @@ class Progress:
             return
         state = {k: getattr(self, k) for k in ("settings", "epoch", "step", "log")}
         state["loss_sum"] = float(self.loss_sum).hex()  # every bit
-        arrays = {
-            f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(self._variables)
-        }
+        arrays = {f"v{i}": v.numpy() for i, v in enumerate(self._variables)}
         arrays |= {f"b{i}": value for i, value in enumerate(self.best)}
         unfinished = self.path.with_name(self.path.name + ".part")
         self.path.parent.mkdir(parents=True, exist_ok=True)

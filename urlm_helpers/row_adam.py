@@ -135,18 +135,18 @@ class RowAdam(keras.optimizers.Adam):
         position = tf.range(n, dtype="int32")
         slot = self._slots[index].value
         slot.scatter_update(tf.IndexedSlices(position, rows))
-        stands_for = slot.sparse_read(rows)
+        stands_for = tf.gather(slot, rows)
         g = tf.math.unsorted_segment_sum(each, stands_for, n)  # (n, dim)
 
         step = tf.cast(self.iterations + 1, variable.dtype)
         rate = tf.cast(learning_rate, variable.dtype)
         alpha = rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
         moments = (self._momentums[index].value, self._velocities[index].value)
-        m, v = (moment.sparse_read(rows) for moment in moments)
+        m, v = (tf.gather(moment, rows) for moment in moments)
         dm, dv = (1 - self.beta_1) * (g - m), (1 - self.beta_2) * (g * g - v)
         change = alpha * (m + dm) / (tf.sqrt(v + dv) + self.epsilon)
         if self.weight_decay is not None:
-            change += rate * self.weight_decay * variable.sparse_read(rows)
+            change += rate * self.weight_decay * tf.gather(variable, rows)
         own = tf.cast(stands_for == position, variable.dtype)[:, None]
         for moment, delta in zip(moments, (dm, dv), strict=True):
             moment.scatter_add(tf.IndexedSlices(own * delta, rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,12 @@ class _Steps(keras.callbacks.Callback):
         self.bar = tqdm(total=total, unit="batch", desc="training")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.seen = 0
+        self.start, self.seen = self.done, 0
+        keep_freed_memory()  # TensorFlow's generators ask glibc for the opposite
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        share = self.done / self.total
+        stair = batch // STEPS_PER_EXECUTION * STEPS_PER_EXECUTION
+        share = (self.start + stair) / self.total
         falling = 0.5 * self.learning_rate * (1 + np.cos(np.pi * share))
         self.model.optimizer.learning_rate = falling
 
@@ -130,14 +133,17 @@ def _compile(
         for variable in model.optimizer.variables:
             variable.assign(ops.zeros_like(variable))
         return
-    several = getattr(model.distribute_strategy, "num_replicas_in_sync", 1) > 1
+    # Of TensorFlow alone: a model that was made for several devices.
+    strategy = getattr(model, "distribute_strategy", None)
+    several = getattr(strategy, "num_replicas_in_sync", 1) > 1
     auto = keras.backend.backend() == "torch"
-    model.compile(
-        optimizer=kind(weight_decay=weight_decay),
-        loss=loss,
-        steps_per_execution=STEPS_PER_EXECUTION,
-        jit_compile="auto" if auto else not several,
-    )
+    with strategy.scope() if strategy and several else nullcontext():
+        model.compile(
+            optimizer=kind(weight_decay=weight_decay),
+            loss=loss,
+            steps_per_execution=1 if several else STEPS_PER_EXECUTION,
+            jit_compile="auto" if auto else not several,
+        )
 
 
 def fit(
@@ -265,7 +271,6 @@ def fit_batches(
     .. [2] I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
        arXiv:1711.05101.
     """
-    keep_freed_memory()
     tables, dim = table_rows(model)
     if row_wise is None:
         row_wise = tables >= ROW_WISE_FROM and keras.backend.backend() == "tensorflow"

@@ -175,7 +175,8 @@ def train_worker(
 
     def own_step(inputs: dict[str, Any], labels: Any) -> Any:
         with tf.GradientTape() as tape:
-            share = loss(labels, model(inputs, training=True)) / n
+            each = loss.call(labels, model(inputs, training=True))
+            share = tf.reduce_mean(each) / n  # Loss.__call__ may divide by n itself
         variables = model.trainable_variables
         gradients = tape.gradient(share, [v.value for v in variables])
         model.optimizer.apply(gradients, variables)  # adds them up between workers
