@@ -1,0 +1,327 @@
+"""How fast a training step is, against the machine's peak and against other programs.
+
+    python benchmarks/training_speed.py
+    python benchmarks/training_speed.py --peers path/to/python
+
+The reference job: one million rows, 16 categorical fields (vocabularies of 10,000,
+5,000 and fourteen from 2 to 500), vectors of 16, an MMoE with four experts of 128 and
+64, two towers of 32, batches of 4,096, Adam with a step size of 0.001, two passes, on
+the CPU. Every measurement is a process of its own, and all of them take turns, round
+after round: compare them within a round. ``--peers`` names a Python with torch-rechub
+(``pip install torch-rechub==0.9.0`` in an environment of its own).
+
+A line of the result is written as soon as it is known. An earlier result is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "urlm_helpers" / "results" / "training-speed.csv"
+SMALL = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 400, 500)
+SIZES = (10_000, 5_000, *SMALL)
+ROWS, TEST, BATCH, DIM, PASSES, ROUNDS = 1_000_000, 200_000, 4_096, 16, 2, 3
+SCALES = (10_000, 100_000, 1_000_000, 5_000_000)
+SCALE_DIM, SCALE_STEPS = 32, 60
+MEASUREMENTS = ("peak", "keras", "keras XLA", "no memory kept", "book", "shards")
+
+
+def log(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw fields ``(rows, 16)`` and labels ``(rows, 2)`` from a known truth."""
+    truth = np.random.default_rng(7)
+    latent = [truth.normal(size=(size, 8)) / np.sqrt(8) for size in SIZES]
+    own = [truth.normal(size=(size, 2)) for size in SIZES]
+    weight = [np.arange(1, size + 1) ** -0.6 for size in SIZES]
+    rng = np.random.default_rng(seed)
+    x = np.stack(
+        [rng.choice(len(w), rows, p=w / w.sum()) for w in weight], axis=1
+    ).astype("int32")
+    alone = sum(values[x[:, f]] for f, values in enumerate(own)) / 4
+    user, item = latent[0][x[:, 0]], latent[1][x[:, 1]]
+    context = sum(latent[f][x[:, f]] for f in range(2, 9))
+    taste = np.sqrt(8) * (user * item).sum(1)
+    click = -1.2 + 1.3 * alone[:, 0] + 1.3 * taste + 0.8 * (user * context).sum(1)
+    buy = -1.5 + 0.45 * alone[:, 0] + 0.8 * alone[:, 1] + 0.7 * taste
+    buy += 0.8 * (item * context).sum(1)
+    p = 1 / (1 + np.exp(-np.stack([click, buy], axis=1)))
+    return x, (rng.random(p.shape) < p).astype("int8")
+
+
+def auc(p: np.ndarray) -> dict[str, float]:
+    """Return the AUC of both tasks on the test rows."""
+    from sklearn.metrics import roc_auc_score
+
+    _, y = log(TEST, seed=2)
+    return {
+        f"auc_{task}": float(roc_auc_score(y[:, t], p[:, t]))
+        for t, task in enumerate(("click", "buy"))
+    }
+
+
+def inputs(fields: np.ndarray) -> dict[str, np.ndarray]:
+    """Put fields into the form that the book's model takes."""
+    n = len(fields)
+    empty = np.zeros((n, 0), "float32")
+    history = np.zeros((n, 0, 0), "int32")
+    scenario = np.zeros(n, "int32")
+    return {
+        "fields": fields,
+        "numeric": empty,
+        "history": history,
+        "history_age": empty,
+        "scenario": scenario,
+    }
+
+
+def book_model(sizes: tuple[int, ...], dim: int) -> Any:
+    """Return the reference model from the book's package."""
+    import keras
+
+    from urlm_helpers.encode import InputSpec
+    from urlm_helpers.model import UnifiedRecommender
+    from urlm_helpers.sharing import MMoE
+
+    keras.utils.set_random_seed(0)
+    names = ["user", "item", *(f"field {f}" for f in range(2, len(sizes)))]
+    fields = dict(zip(names, sizes, strict=True))
+    spec = InputSpec(fields, (), (), 0, ("all",), ("click", "buy"), {})
+    sharing = MMoE(2, 1, units=(128, 64), experts=4, towers=(32,))
+    return UnifiedRecommender(spec, sharing=sharing, dim=dim, bottom=0)
+
+
+def flops(width: int) -> float:
+    """Return the floating-point operations of a row, forward and backward.
+
+    Two for each weight of a product, and twice as many again for the two gradients.
+    """
+    experts = 4 * (width * 128 + 128 * 64)
+    return 6.0 * (experts + 2 * 4 * width + 2 * (64 * 32 + 32))
+
+
+def peak() -> dict[str, float]:
+    """Measure the fastest product of float32 matrices, of NumPy's and TensorFlow's."""
+    import tensorflow as tf
+
+    best = 0.0
+    a = np.random.default_rng(0).random((2048, 2048), "float32")
+    t = tf.constant(a)
+    for _ in range(8):
+        for product in (lambda: a @ a, lambda: (t @ t)[0, 0].numpy()):
+            start = time.perf_counter()
+            product()
+            best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
+    return {"flops_per_s": best}
+
+
+def plain_keras(compiled: bool) -> dict[str, float]:
+    """Train the same network as a reader of Keras's guides would write it."""
+    import keras
+    from keras import layers, ops
+
+    keras.utils.set_random_seed(0)
+    columns = [keras.Input((), dtype="int32") for _ in SIZES]
+    vectors = [
+        layers.Embedding(size, DIM)(column)
+        for size, column in zip(SIZES, columns, strict=True)
+    ]
+    x = layers.Concatenate()(vectors)
+    experts = [layers.Dense(64, "relu")(layers.Dense(128, "relu")(x)) for _ in range(4)]
+    stacked = ops.stack(experts, axis=1)
+    outputs = []
+    for _ in range(2):
+        gate = layers.Dense(4, "softmax")(x)
+        mixed = ops.einsum("be,bed->bd", gate, stacked)
+        outputs.append(layers.Dense(1, "sigmoid")(layers.Dense(32, "relu")(mixed)))
+    model = keras.Model(columns, outputs)
+    loss = ["binary_crossentropy"] * 2
+    model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=compiled)
+    fields, y = log(ROWS, seed=1)
+    columns_in = [np.ascontiguousarray(c) for c in fields.T]
+    labels = [y[:, :1].astype("float32"), y[:, 1:].astype("float32")]
+    seconds = []
+    for _ in range(PASSES):
+        start = time.perf_counter()
+        model.fit(columns_in, labels, batch_size=BATCH, verbose=0)
+        seconds.append(time.perf_counter() - start)
+    test, _ = log(TEST, seed=2)
+    p = np.concatenate(model.predict(list(test.T), 8192, verbose=0), axis=1)
+    rate = ROWS / min(seconds)
+    return {"rows_per_s": rate, "flops_per_s": rate * flops(16 * DIM), **auc(p)}
+
+
+def book(source: str, keep: bool = True) -> dict[str, float]:
+    """Train with the book's ``fit``, from memory or from shards."""
+    from urlm_helpers import training
+    from urlm_helpers.shards import ShardBatches, write_shards
+
+    if not keep:
+        training.keep_freed_memory = lambda: False
+    model = book_model(SIZES, DIM)
+    fields, y = log(ROWS, seed=1)
+    x = inputs(fields)
+    valid = inputs(fields[:BATCH]), y[:BATCH]
+    with tempfile.TemporaryDirectory() as folder:
+        if source == "shards":
+            write_shards(folder, x, y)
+            train: Any = ShardBatches(folder, BATCH)
+        else:
+            train = training.Batches(x, y, np.arange(ROWS), BATCH)
+        # Each pass is timed; the first one compiles.
+        times = [time.perf_counter()]
+        after = train.on_epoch_end
+
+        def watch() -> None:
+            after()
+            times.append(time.perf_counter())
+
+        train.on_epoch_end = watch
+        training.fit_batches(
+            model, train, *valid, epochs=PASSES, patience=PASSES, learning_rate=1e-3
+        )
+    test, _ = log(TEST, seed=2)
+    rate = ROWS / min(np.diff(times))
+    score = auc(model.logits(inputs(test)))
+    return {"rows_per_s": rate, "flops_per_s": rate * flops(17 * DIM), **score}
+
+
+def scale(optimizer: str, rows: int) -> dict[str, float]:
+    """Time a step with two tables of so many rows."""
+    from urlm_helpers.losses import FunnelLoss
+    from urlm_helpers.training import Batches, _compile, keep_freed_memory
+
+    model = book_model((rows, rows), SCALE_DIM)
+    _compile(model, FunnelLoss([-1, -1]), 0.0, row_wise=optimizer == "row-wise")
+    n = SCALE_STEPS * BATCH
+    rng = np.random.default_rng(0)
+    fields = rng.integers(0, rows, (n, 2)).astype("int32")
+    y = rng.integers(0, 2, (n, 2)).astype("int8")
+    batches = Batches(inputs(fields), y, np.arange(n), BATCH)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model.fit(batches, verbose=0)
+        seconds.append(time.perf_counter() - start)
+        keep_freed_memory()
+    return {"seconds_per_step": min(seconds[1:]) / SCALE_STEPS}
+
+
+RECHUB = """
+import json, sys, time
+import numpy as np, torch
+from torch_rechub.basic.features import SparseFeature
+from torch_rechub.models.multi_task import MMOE
+from torch_rechub.trainers import MTLTrainer
+from torch_rechub.utils.data import DataGenerator
+folder, batch, passes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+data = np.load(folder + "/job.npz"); sizes = data["sizes"]
+torch.manual_seed(0)
+names = [f"f{i}" for i in range(len(sizes))]
+features = [SparseFeature(n, int(s), embed_dim=16) for n, s in zip(names, sizes)]
+model = MMOE(features, ["classification"] * 2, 4, expert_params={"dims": [128, 64]},
+             tower_params_list=[{"dims": [32]}] * 2)
+dicts = lambda x: {n: x[:, i].astype("int64") for i, n in enumerate(names)}
+y = data["y"].astype("float32")
+make = DataGenerator(dicts(data["x"]), y)
+train, _, _ = make.generate_dataloader(split_ratio=[0.999, 0.0005], batch_size=batch)
+trainer = MTLTrainer(model, ["classification"] * 2, optimizer_params={"lr": 1e-3},
+                     n_epoch=passes, device="cpu", model_path=folder)
+seconds = []
+for _ in range(passes):
+    start = time.perf_counter(); trainer.train_one_epoch(train)
+    seconds.append(time.perf_counter() - start)
+model.eval(); p = []
+with torch.no_grad():
+    for s in range(0, len(data["test"]), 8192):
+        x = {n: torch.tensor(v) for n, v in dicts(data["test"][s:s + 8192]).items()}
+        p.append(model(x).numpy())
+np.save(folder + "/p.npy", np.concatenate(p))
+print(json.dumps({"rows_per_s": len(y) * 0.999 / min(seconds)}))
+"""
+
+
+def rechub(python: str) -> dict[str, float]:
+    """Train torch-rechub's MMoE with its own trainer, in its own environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        x, y = log(ROWS, seed=1)
+        test, _ = log(TEST, seed=2)
+        np.savez(f"{folder}/job.npz", x=x, y=y, test=test, sizes=SIZES)
+        command = [python, "-c", RECHUB, folder, str(BATCH), str(PASSES)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        found["flops_per_s"] = found["rows_per_s"] * flops(16 * DIM)
+        return {**found, **auc(np.load(f"{folder}/p.npy"))}
+
+
+def measure(name: str, peers: str | None) -> dict[str, float]:
+    """Do one measurement in this process."""
+    if name.startswith(("Adam ", "row-wise ")):
+        optimizer, rows = name.split()
+        return scale(optimizer, int(rows))
+    if name == "torch-rechub":
+        return rechub(str(peers))
+    return {
+        "peak": peak,
+        "keras": lambda: plain_keras(False),
+        "keras XLA": lambda: plain_keras(True),
+        "no memory kept": lambda: book("memory", keep=False),
+        "book": lambda: book("memory"),
+        "shards": lambda: book("shards"),
+    }[name]()
+
+
+def main() -> None:
+    """Run all measurements, or one of them and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--peers", help="a Python with torch-rechub")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(measure(options.only, options.peers)))
+        return
+    names = [*MEASUREMENTS, *(["torch-rechub"] if options.peers else [])]
+    names += [f"{o} {rows}" for o in ("Adam", "row-wise") for rows in SCALES]
+    # Adam moves 5 M rows in some seconds a step: nothing new is learned from that.
+    names.remove(f"Adam {SCALES[-1]}")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "TQDM_DISABLE": "1",
+    }
+    with RESULT.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["round", "what", "measure", "value"])
+        for turn in range(options.rounds):
+            for name in names:
+                command = [sys.executable, __file__, "--only", name]
+                command += ["--peers", options.peers] if options.peers else []
+                done = subprocess.run(
+                    command,
+                    env=environment,
+                    check=True,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+                for key, value in json.loads(done.stdout.splitlines()[-1]).items():
+                    writer.writerow([turn, name, key, f"{value:.6g}"])
+                    print(turn, name, key, f"{value:.6g}", flush=True)
+                file.flush()
+
+
+if __name__ == "__main__":
+    main()
