@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Progress:
         self.model, self.settings = model, dict(settings)
         self.path = None if path is None else Path(path)
         self.epoch, self.step, self.loss_sum = 1, 0, 0.0
+        self.order: list[int] = []
         self.log: list[dict[str, float]] = []
         self.best: list[np.ndarray] = []
 
@@ -47,7 +49,11 @@ class Progress:
         """Write everything that the rest of the run depends on, or nothing."""
         if self.path is None:
             return
-        state = {k: getattr(self, k) for k in ("settings", "epoch", "step", "log")}
+        state = {
+            k: getattr(self, k) for k in ("settings", "epoch", "step", "order", "log")
+        }
+        version, internal, gauss = random.getstate()
+        state["random"] = [version, list(internal), gauss]
         state["loss_sum"] = float(self.loss_sum).hex()  # every bit
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self._variables)}
         arrays |= {f"b{i}": value for i, value in enumerate(self.best)}
@@ -86,6 +92,9 @@ class Progress:
                 variable.assign(file[f"v{i}"])
             self.best = [file[name] for name in file.files if name.startswith("b")]
         self.epoch, self.step, self.log = state["epoch"], state["step"], state["log"]
+        self.order = state["order"]
+        version, internal, gauss = state["random"]
+        random.setstate((version, tuple(internal), gauss))
         self.loss_sum = float.fromhex(state["loss_sum"])
         return True
 

@@ -12,7 +12,7 @@ from keras_rs.layers import FeatureCross
 
 from urlm_helpers.encode import InputSpec
 from urlm_helpers.features import PACKAGE, FieldEmbedding, Match, MeanPool
-from urlm_helpers.sharing import MMoE, of_scenario, tower
+from urlm_helpers.sharing import MMoE, tower
 
 PREDICT_ROWS = 8192
 """Rows that are scored at a time."""
@@ -55,8 +55,9 @@ class Heads(keras.layers.Layer):
     def call(self, vectors: Sequence[Any], scenario: Any) -> Any:
         """Map one ``(batch, dim)`` per task to logits ``(batch, tasks)``."""
         v = ops.stack(vectors, axis=1)  # (batch, tasks, dim)
-        every = ops.sum(v[:, None] * self.kernel, axis=-1) + self.bias
-        return of_scenario(every, scenario)  # of (batch, scenarios, tasks)
+        every = ops.einsum("btd,std->bst", v, self.kernel) + self.bias
+        own = ops.one_hot(scenario, self.scenarios, dtype=every.dtype)
+        return ops.einsum("bst,bs->bt", every, own)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -146,6 +147,7 @@ class UnifiedRecommender(keras.Model):
         self.bottom_units = bottom
         names = list(self.spec.fields)
         sizes = list(self.spec.fields.values())
+        self.own_embedding = embedding
         self.embedding = FieldEmbedding(sizes, dim) if embedding is None else embedding
         if (self.embedding.sizes, self.embedding.dim) != (sizes, dim):
             raise ValueError(
@@ -319,7 +321,7 @@ class UnifiedRecommender(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "sharing": keras.saving.serialize_keras_object(self.sharing),
             "balance": keras.saving.serialize_keras_object(self.balance),
-            "embedding": keras.saving.serialize_keras_object(self.embedding),
+            "embedding": keras.saving.serialize_keras_object(self.own_embedding),
             "dim": self.dim,
             "bottom": self.bottom_units,
             "match": 0 if self.match is None else self.match.units,

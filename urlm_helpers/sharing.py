@@ -58,33 +58,6 @@ def of_scenario(every: Any, scenario: Any) -> Any:
     return ops.sum(every * own, axis=1)
 
 
-def mix(weights: Any, views: Sequence[Any]) -> Any:
-    """Add up what the experts say, each with the weight of its row.
-
-    A compiler makes one loop of this sum; as a matrix product per row, of a few
-    weights by a few vectors, it took longer than the experts themselves.
-
-    Parameters
-    ----------
-    weights : tensor, shape (batch, experts)
-        Of each expert.
-    views : sequence of tensor, shape (batch, dim)
-        One per expert.
-
-    Returns
-    -------
-    tensor, shape (batch, dim)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> views = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])]
-    >>> mix(np.array([[0.25, 0.75]]), views).tolist()
-    [[0.25, 0.75]]
-    """
-    return sum(weights[:, e, None] * view for e, view in enumerate(views))
-
-
 class Sharing(keras.layers.Layer):
     """What every scheme has: the widths of its tower, the tasks and the scenarios.
 
@@ -312,13 +285,14 @@ class MMoE(Sharing):
         """Return the weight of each expert, ``(batch, tasks, experts)``; sums to 1."""
         shape = (-1, self.scenarios, self.tasks, self.n_experts)
         logits = ops.reshape(self.gate(x), shape)  # (batch, scenarios, tasks, experts)
-        return ops.softmax(of_scenario(logits, scenario), axis=-1)
+        own = ops.one_hot(scenario, self.scenarios, dtype=logits.dtype)
+        return ops.softmax(ops.einsum("bste,bs->bte", logits, own), axis=-1)
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, width)`` per task."""
-        views = [expert(x) for expert in self.experts]  # each (batch, units[-1])
-        gates = self.gates(x, scenario)
-        vectors = [mix(gates[:, t], views) for t in range(self.tasks)]
+        views = ops.stack([expert(x) for expert in self.experts], axis=1)
+        mixed = ops.einsum("bte,bed->btd", self.gates(x, scenario), views)
+        vectors = [mixed[:, t] for t in range(self.tasks)]
         if not self.towers:
             return vectors
         return [one(v) for one, v in zip(self.towers, vectors, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -82,29 +83,41 @@ class Batches(keras.utils.PyDataset):
 
 
 class _Part(keras.utils.PyDataset):
-    """The batches from one number up to another."""
+    """Some of the batches, in the order of ``numbers``."""
 
-    def __init__(self, batches: keras.utils.PyDataset, start: int, stop: int) -> None:
+    def __init__(self, batches: keras.utils.PyDataset, numbers: Sequence[int]) -> None:
         super().__init__()
-        self.batches, self.start, self.stop = batches, start, stop
+        self.batches, self.numbers = batches, numbers
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.numbers)
 
     def __getitem__(self, batch: int) -> Any:
-        return self.batches[self.start + batch]
+        return self.batches[self.numbers[batch]]
 
 
 class _Steps(keras.callbacks.Callback):
-    """Lowers the step size along a cosine and moves a bar, over all passes."""
+    """Lowers the step size along a cosine and moves a bar, over all passes.
 
-    def __init__(self, learning_rate: float, total: int) -> None:
+    The step size falls in stairs of some steps; the last stair of a pass counts whole.
+    """
+
+    def __init__(self, learning_rate: float, epochs: int, steps: int) -> None:
         super().__init__()
-        self.learning_rate, self.total, self.done = learning_rate, total, 0
-        self.bar = tqdm(total=total, unit="batch", desc="training")
+        self.learning_rate, self.steps, self.total = (
+            learning_rate,
+            steps,
+            epochs * steps,
+        )
+        self.bar = tqdm(total=self.total, unit="batch", desc="training")
+
+    def begin(self, epoch: int, step: int) -> None:
+        """Say where the batches that come next stand, passes from 1 on."""
+        stairs = -(-self.steps // STEPS_PER_EXECUTION)
+        self.start = (epoch - 1) * stairs * STEPS_PER_EXECUTION + step
+        self.before = (epoch - 1) * self.steps + step
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.start, self.seen = self.done, 0
         keep_freed_memory()  # TensorFlow's generators ask glibc for the opposite
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -114,11 +127,9 @@ class _Steps(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = falling
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # One call may stand for several steps, the last for fewer than Keras says.
-        new = min(batch + 1, self.params["steps"]) - self.seen
-        self.seen += new
-        self.done += new
-        self.bar.update(new)
+        # Of a call that stands for several steps, Keras names the last, were it full.
+        done = self.before + min(batch + 1, self.params["steps"])
+        self.bar.update(done - self.bar.n)
 
 
 def _compile(
@@ -158,9 +169,11 @@ def fit(
 ) -> pd.DataFrame:
     """Train until the validation loss stops falling; keep the best pass.
 
-    The steps are compiled by XLA, which on a CPU adds up in one order: the same seed
-    gives the same weights. A model that was fitted before with the same loss is not
-    compiled again; ``model.reset(seed)`` and ``fit`` repeat a run with another seed.
+    The steps are compiled by XLA, which on a CPU adds up in one order: after
+    ``model.reset(seed)`` or ``keras.utils.set_random_seed`` (the order of the batches
+    is drawn from Python's generator) the same seed gives the same weights. A model that
+    was fitted before with the same loss is not compiled again; ``model.reset(seed)``
+    and ``fit`` repeat a run with another seed.
 
     Parameters
     ----------
@@ -173,7 +186,7 @@ def fit(
     batch_size : int
         Rows per step.
     seed : int
-        Of the order of the batches.
+        Of which rows make up a batch.
     **options
         Of :func:`fit_batches`.
 
@@ -289,19 +302,24 @@ def fit_batches(
         "parameters": model.count_params(),
     }
     run = Progress(model, checkpoint, settings)
-    steps = _Steps(learning_rate, epochs * len(train))
+    steps = _Steps(learning_rate, epochs, len(train))
     if run.load():
-        for _ in range(run.epoch - 1):
+        for _ in range(2 * (run.epoch - 1) + (run.step > 0)):
             train.on_epoch_end()  # the orders of the passes that are done
-        steps.done = (run.epoch - 1) * len(train) + run.step
-        steps.bar.update(steps.done)
+        steps.bar.update((run.epoch - 1) * len(train) + run.step)
     stride = len(train)
     if checkpoint is not None:
         stride = -(-checkpoint_steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
     with steps.bar as bar:
         while run.epoch <= epochs:
+            if run.step == 0:
+                train.on_epoch_end()  # at both ends of a pass, as in Keras's own fit
+                run.order = list(range(len(train)))
+                if not isinstance(train, ShardBatches):  # those are read in their order
+                    random.shuffle(run.order)
             while run.step < len(train):
-                part = _Part(train, run.step, min(run.step + stride, len(train)))
+                part = _Part(train, run.order[run.step : run.step + stride])
+                steps.begin(run.epoch, run.step)
                 history = model.fit(
                     part, epochs=1, verbose=0, callbacks=[steps], shuffle=False
                 ).history
