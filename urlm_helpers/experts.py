@@ -258,6 +258,21 @@ class HMoE(MMoE):
 
     scenario_heads = False
 
+    def __init__(
+        self,
+        tasks: int,
+        scenarios: int,
+        units: Sequence[int] = (32,),
+        experts: int = 4,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, scenarios, units, experts, **kwargs)
+        if self.tower_units:
+            raise ValueError(
+                "HMoE mixes the scores of its experts' mixtures and has no towers; got "
+                f"towers={self.tower_units}"
+            )
+
     @property
     def width(self) -> int:
         """Length of the vector of a task."""
