@@ -135,7 +135,7 @@ class CompactEmbedding(FieldEmbedding):
         large = ops.convert_to_tensor([self.large[f] for f in fields], "bool")
         i = ops.cast(indices, "int32") + offsets
         row = ops.where(large, self.small_rows + i % self.modulus, i)
-        vectors = self.table(row)
+        vectors = self.scaled(self.table(row))
         if self.how == "hash":
             return vectors
         quotient = self.small_rows + self.modulus + i // self.modulus

@@ -16,6 +16,8 @@ import keras
 from keras import ops
 
 PACKAGE = "urlm_helpers"
+INITIAL = 0.01
+"""Standard deviation of a vector's numbers at the start."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -34,6 +36,15 @@ class FieldEmbedding(keras.layers.Layer):
     table_rows : int, optional
         Rows of the table, where they are not one per value: see
         :class:`~urlm_helpers.compact_tables.CompactEmbedding`.
+    scale : float
+        A vector is its row times this. Adam moves each number of a row by its step
+        size at most, and a rare value's row takes few steps: with a scale of 10 they
+        are ten times as long, and those of the dense layers stay as they were.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` is not positive.
 
     Examples
     --------
@@ -49,16 +60,22 @@ class FieldEmbedding(keras.layers.Layer):
         dim: int,
         *,
         table_rows: int | None = None,
+        scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, got {scale}")
+        self.scale = float(scale)
         self.sizes = [int(size) for size in sizes]
         self.dim = dim
         self.offsets = [sum(self.sizes[:f]) for f in range(len(self.sizes))]
         self.table = keras.layers.Embedding(
             sum(self.sizes) if table_rows is None else table_rows,
             dim,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            embeddings_initializer=keras.initializers.RandomNormal(
+                stddev=INITIAL / self.scale
+            ),
             name="table",
         )
 
@@ -84,7 +101,11 @@ class FieldEmbedding(keras.layers.Layer):
         fields = range(len(self.sizes)) if fields is None else fields
         self._check(indices, fields)
         offsets = ops.convert_to_tensor([self.offsets[f] for f in fields], "int32")
-        return self.table(ops.cast(indices, "int32") + offsets)
+        return self.scaled(self.table(ops.cast(indices, "int32") + offsets))
+
+    def scaled(self, rows: Any) -> Any:
+        """Turn rows of the table into vectors."""
+        return rows if self.scale == 1.0 else rows * self.scale
 
     def _check(self, indices: Any, fields: Sequence[int]) -> None:
         """Refuse indices of another number of fields."""
@@ -97,7 +118,8 @@ class FieldEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), "sizes": self.sizes, "dim": self.dim}
+        own = {"sizes": self.sizes, "dim": self.dim, "scale": self.scale}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -102,13 +102,12 @@ class _Steps(keras.callbacks.Callback):
     The step size falls in stairs of some steps; the last stair of a pass counts whole.
     """
 
-    def __init__(self, learning_rate: float, epochs: int, steps: int) -> None:
+    def __init__(
+        self, learning_rate: float, epochs: int, steps: int, decay: bool
+    ) -> None:
         super().__init__()
-        self.learning_rate, self.steps, self.total = (
-            learning_rate,
-            steps,
-            epochs * steps,
-        )
+        self.learning_rate, self.decay = learning_rate, decay
+        self.steps, self.total = steps, epochs * steps
         self.bar = tqdm(total=self.total, unit="batch", desc="training")
 
     def begin(self, epoch: int, step: int) -> None:
@@ -122,7 +121,7 @@ class _Steps(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         stair = batch // STEPS_PER_EXECUTION * STEPS_PER_EXECUTION
-        share = (self.start + stair) / self.total
+        share = (self.start + stair) / self.total if self.decay else 0.0
         falling = 0.5 * self.learning_rate * (1 + np.cos(np.pi * share))
         self.model.optimizer.learning_rate = falling
 
@@ -212,6 +211,7 @@ def fit_batches(
     epochs: int = 1,
     patience: int = 1,
     learning_rate: float = 4e-3,
+    decay: bool = True,
     weight_decay: float = 0.0,
     weights: Sequence[float] | None = None,
     loss: FunnelLoss | None = None,
@@ -237,8 +237,11 @@ def fit_batches(
     patience : int
         Passes without a lower validation loss before stopping.
     learning_rate : float
-        Adam's first step size; it falls towards 0 along a cosine over ``epochs``
-        passes, in stairs of ``STEPS_PER_EXECUTION`` steps.
+        Adam's first step size.
+    decay : bool
+        Whether it falls towards 0 along a cosine over ``epochs`` passes, in stairs of
+        ``STEPS_PER_EXECUTION`` steps. Few passes over many rows may need every step:
+        then it stays.
     weight_decay : float
         Share of each weight, times the step size, that a step takes away [2]_.
     weights : sequence of float, optional
@@ -297,12 +300,13 @@ def fit_batches(
         "epochs": epochs,
         "patience": patience,
         "learning_rate": learning_rate,
+        "decay": decay,
         "weight_decay": weight_decay,
         "row_wise": bool(row_wise),
         "parameters": model.count_params(),
     }
     run = Progress(model, checkpoint, settings)
-    steps = _Steps(learning_rate, epochs, len(train))
+    steps = _Steps(learning_rate, epochs, len(train), decay)
     if run.load():
         for _ in range(2 * (run.epoch - 1) + (run.step > 0)):
             train.on_epoch_end()  # the orders of the passes that are done
