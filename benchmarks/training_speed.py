@@ -32,22 +32,32 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "urlm_helpers" / "results" / "training-speed.csv"
 SMALL = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 400, 500)
 SIZES = (10_000, 5_000, *SMALL)
-TEST_SEED = 3
+TEST_SEED, TURNS = 3, 7
 ROWS, TEST, BATCH, DIM, PASSES, ROUNDS = 1_000_000, 200_000, 4_096, 16, 2, 3
 SCALE = 20.0
 """Of the book's table: of 1, 4, 10 and 20 the best on rows of seed 2."""
 SCALES = (10_000, 100_000, 1_000_000, 5_000_000)
 SCALE_DIM, SCALE_STEPS = 32, 60
 MEASUREMENTS = ("peak", "keras", "keras XLA", "no memory kept", "book", "shards")
-MEASUREMENTS += ("scale 1",)
+MEASUREMENTS += ("scale 1", "turns")
 
 
-def log(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def log(
+    rows: int, seed: int, sizes: tuple[int, ...] = SIZES
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw fields ``(rows, 16)`` and labels ``(rows, 2)`` from a known truth."""
+    x, p, draws = probabilities(rows, seed, sizes)
+    return x, (draws.random(p.shape) < p).astype("int8")
+
+
+def probabilities(
+    rows: int, seed: int, sizes: tuple[int, ...] = SIZES
+) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """Draw fields, the probability of each label, and who draws the labels."""
     truth = np.random.default_rng(7)
-    latent = [truth.normal(size=(size, 8)) / np.sqrt(8) for size in SIZES]
-    own = [truth.normal(size=(size, 2)) for size in SIZES]
-    weight = [np.arange(1, size + 1) ** -0.6 for size in SIZES]
+    latent = [truth.normal(size=(size, 8)) / np.sqrt(8) for size in sizes]
+    own = [truth.normal(size=(size, 2)) for size in sizes]
+    weight = [np.arange(1, size + 1) ** -0.6 for size in sizes]
     rng = np.random.default_rng(seed)
     x = np.stack(
         [rng.choice(len(w), rows, p=w / w.sum()) for w in weight], axis=1
@@ -59,8 +69,7 @@ def log(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     click = -1.2 + 1.3 * alone[:, 0] + 1.3 * taste + 0.8 * (user * context).sum(1)
     buy = -1.5 + 0.45 * alone[:, 0] + 0.8 * alone[:, 1] + 0.7 * taste
     buy += 0.8 * (item * context).sum(1)
-    p = 1 / (1 + np.exp(-np.stack([click, buy], axis=1)))
-    return x, (rng.random(p.shape) < p).astype("int8")
+    return x, 1 / (1 + np.exp(-np.stack([click, buy], axis=1))), rng
 
 
 def auc(p: np.ndarray) -> dict[str, float]:
@@ -202,6 +211,50 @@ def book(source: str, keep: bool = True, scale: float = SCALE) -> dict[str, floa
     return {"rows_per_s": rate, "flops_per_s": rate * flops(17 * DIM), **score}
 
 
+def turns() -> dict[str, float]:
+    """Train from memory and from shards in turns, in one process; the fastest of each.
+
+    One program was seen to take 28 or 42 ms for the same step, for minutes, by where
+    its matrices came to lie: single runs of two programs say little.
+    """
+    from urlm_helpers.losses import FunnelLoss
+    from urlm_helpers.shards import ShardBatches, write_shards
+    from urlm_helpers.training import Batches, _compile, _Part, keep_freed_memory
+
+    model = book_model(SIZES, DIM)
+    _compile(model, FunnelLoss([-1, -1]), 0.0, row_wise=False)
+    fields, y = log(ROWS // 2, seed=1)
+    x = inputs(fields)
+    seconds: dict[str, list[float]] = {"memory": [], "shards": []}
+    with tempfile.TemporaryDirectory() as folder:
+        write_shards(folder, x, y)
+        sources = {
+            "memory": Batches(x, y, np.arange(len(y)), BATCH),
+            "shards": ShardBatches(folder, BATCH),
+        }
+        for _ in range(TURNS):
+            for name, batches in sources.items():
+                batches.on_epoch_end()
+                part = _Part(batches, range(len(batches)))
+                keep_freed_memory()
+                start = time.perf_counter()
+                model.fit(part, verbose=0, shuffle=False, callbacks=[_keep()])
+                seconds[name].append(time.perf_counter() - start)
+    rows = len(batches) * BATCH
+    return {f"rows_per_s_{n}": rows / min(s[1:]) for n, s in seconds.items()}
+
+
+def _keep() -> Any:
+    """Return a callback that keeps freed memory, as the book's fit does."""
+    import keras
+
+    from urlm_helpers.devices import keep_freed_memory
+
+    return keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: keep_freed_memory()
+    )
+
+
 def scale(optimizer: str, rows: int) -> dict[str, float]:
     """Time a step with two tables of so many rows."""
     from urlm_helpers.losses import FunnelLoss
@@ -284,6 +337,7 @@ def measure(name: str, peers: str | None) -> dict[str, float]:
         "no memory kept": lambda: book("memory", keep=False),
         "book": lambda: book("memory"),
         "shards": lambda: book("shards"),
+        "turns": turns,
         "scale 1": lambda: book("memory", scale=1.0),
     }[name]()
 
