@@ -20,7 +20,7 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf  # noqa: E402
 
-from urlm_helpers import checkpoints, devices  # noqa: E402
+from urlm_helpers import checkpoints, devices, training  # noqa: E402
 from urlm_helpers.compact_tables import CompactEmbedding  # noqa: E402
 from urlm_helpers.devices import (  # noqa: E402
     GIB,
@@ -29,6 +29,7 @@ from urlm_helpers.devices import (  # noqa: E402
     training_memory,
 )
 from urlm_helpers.encode import InputSpec  # noqa: E402
+from urlm_helpers.features import FieldEmbedding  # noqa: E402
 from urlm_helpers.model import UnifiedRecommender  # noqa: E402
 from urlm_helpers.row_adam import RowAdam, table_rows  # noqa: E402
 from urlm_helpers.shards import ShardBatches, read_shard, write_shards  # noqa: E402
@@ -271,6 +272,55 @@ def test_training_from_shards_is_training_and_resumes(
     other, _ = run(1, checkpoint=path, checkpoint_steps=40)
     for a, b in zip(whole.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_steps_fall_along_a_cosine_or_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    before = training._Steps.on_train_batch_end
+
+    def watch(self: Any, batch: int, logs: Any = None) -> None:
+        seen.append(float(self.model.optimizer.learning_rate))
+        before(self, batch, logs)
+
+    monkeypatch.setattr(training._Steps, "on_train_batch_end", watch)
+    fit(model(), X, Y, PARTS, batch_size=16, learning_rate=0.01)
+    falling, seen[:] = list(seen), []
+    fit(model(), X, Y, PARTS, batch_size=16, learning_rate=0.01, decay=False)
+    assert len(falling) == len(seen) >= 3
+    np.testing.assert_allclose(seen, 0.01, rtol=1e-6)
+    assert falling[0] == pytest.approx(0.01) and falling[-1] < 0.005
+
+
+def test_a_scaled_table_moves_further_in_a_step_and_starts_alike(
+    tmp_path: Path,
+) -> None:
+    rows, moved = np.array([[3, 1]]), {}
+    for scale in (1.0, 20.0):
+        keras.utils.set_random_seed(0)
+        table = FieldEmbedding([5_000, 4], 8, scale=scale)
+        table.build()
+        weights = table.table.embeddings
+        np.testing.assert_allclose(
+            table(rows)[0], scale * weights.numpy()[[3, 5_001]], rtol=1e-6
+        )
+        start = scale * weights.numpy()[:5_000]
+        assert start.std() == pytest.approx(0.01, rel=0.05)
+        before = table(rows).numpy()
+        with tf.GradientTape() as tape:
+            out = tf.reduce_sum(table(rows))
+        keras.optimizers.Adam(0.001).apply(
+            [tape.gradient(out, weights.value)], [weights]
+        )
+        moved[scale] = before - table(rows).numpy()
+    np.testing.assert_allclose(moved[1.0], 0.001, rtol=1e-3)
+    np.testing.assert_allclose(moved[20.0], 0.02, rtol=1e-3)
+    one = model(embedding=FieldEmbedding([50, 30], 4, scale=20.0))
+    one.save(tmp_path / "one.keras")
+    again = keras.models.load_model(tmp_path / "one.keras")
+    assert again.embedding.scale == 20.0
+    np.testing.assert_allclose(again.logits(X), one.logits(X), atol=1e-6)
+    with pytest.raises(ValueError, match="scale must be positive, got 0"):
+        FieldEmbedding([3], 2, scale=0)
 
 
 def test_memory_is_predicted_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,9 @@ def excess(truth: pd.DataFrame, logits: np.ndarray, tasks: Sequence[str]) -> Flo
     return total
 
 
-def action_excess(truth: pd.DataFrame, logits: np.ndarray, tasks: Sequence[str]):
+def action_excess(
+    truth: pd.DataFrame, logits: np.ndarray, tasks: Sequence[str]
+) -> Floats:
     r"""Return the same for a softmax over how many tasks of the chain happened.
 
     Parameters
@@ -133,7 +135,7 @@ def _curve(log_x: Floats, log_y: Floats, floor: bool) -> Floats:
     """Fit ``(ln A, b, ln E)`` to logarithms by least squares."""
     slope, start = np.polyfit(log_x, log_y, 1)
     if not floor:
-        return np.array([start, -slope, -np.inf])
+        return np.array([start, -slope, -1e3])  # a floor of exactly 0
 
     def error(at: Floats) -> Floats:
         return np.logaddexp(at[2], at[0] - at[1] * log_x) - log_y
