@@ -50,13 +50,13 @@ lint: $(VENV)/.installed
 	$(RUN) -m mypy
 
 test-package: $(VENV)/.installed
-	$(RUN) -m pytest $(NO_BROWSER)
+	$(RUN) -m pytest $(NO_BROWSER) --numprocesses $(JOBS) --dist loadfile
 
 test-notebooks: $(VENV)/.installed
 	$(RUN) tools/notebooks.py test --jobs $(JOBS)
 
 test-book: $(SITE)/.built
-	$(RUN) -m pytest tests/test_book.py tests/site_checks.py
+	$(RUN) -m pytest tests/test_book.py tests/site_checks.py --numprocesses $(JOBS)
 
 test-links: $(VENV)/.installed
 	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links

@@ -52,8 +52,9 @@ WORLD = {
 }
 LOG, VALID, TEST, DIM, SCALE = 2_000_000, 20_000, 100_000, 8, 10.0
 SEEDS, STEP_SIZES = (0, 1, 2), (1e-3, 4e-3)
+GENERATIVE_SEEDS = 2
 ROWS = tuple(int(r) for r in np.geomspace(2_000, LOG, 10).round(-2))
-WIDTHS = (1, 2, 4, 8, 16, 64, 256, 1024)
+WIDTHS = (1, 2, 4, 8, 16, 64, 256, 512)
 TABLES = (5, 16, 50, 160, 500, 1_600, 5_000)
 FULL, WIDE, MANY = 5_000, 128, 500_000
 VISITS, PASSES = 2_000_000, 20
@@ -84,6 +85,8 @@ def runs(seed: int) -> Iterator[Run]:
         if (rows, width, table) not in seen:
             seen.add((rows, width, table))
             yield Run(study, seed, rows, width, table)
+    if seed >= GENERATIVE_SEEDS:
+        return
     for people in PEOPLE:
         yield Run("people", seed, people, WIDTH_AT, 0)
     for width in GENERATIVE_WIDTHS:
