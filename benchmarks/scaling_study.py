@@ -43,6 +43,7 @@ COLUMNS += ["flops", "excess", "step_size", "passes", "seconds"]
 WORLD = {
     "users": 4_000,
     "items": 1_000,
+    "feature_noise": 1.0,
     "position_bias": 0.0,
     "drift": 0.0,
     "new_users": 0.0,
