@@ -11,6 +11,7 @@ after round: compare them within a round. ``--peers`` names a Python with torch-
 (``pip install torch-rechub==0.9.0`` in an environment of its own).
 
 A line of the result is written as soon as it is known. An earlier result is replaced.
+At the end the ratios within a round are printed and drawn; ``--report`` does just that.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "urlm_helpers" / "results" / "training-speed.csv"
+PLOT = ROOT / "_build" / "training-speed.png"
 SMALL = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 400, 500)
 SIZES = (10_000, 5_000, *SMALL)
 TEST_SEED, TURNS = 3, 7
@@ -342,15 +344,51 @@ def measure(name: str, peers: str | None) -> dict[str, float]:
     }[name]()
 
 
+def report() -> None:
+    """Print the result as ratios within a round, and draw it."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    found = pd.read_csv(RESULT).pivot_table("value", "what", ["measure", "round"])
+    table = pd.DataFrame(
+        {
+            "speed (keras = 1)": (
+                found["rows_per_s"] / found["rows_per_s"].loc["keras"]
+            ).mean(axis=1),
+            "share of the peak": (
+                found["flops_per_s"] / found["flops_per_s"].loc["peak"]
+            ).mean(axis=1),
+            "auc_click": found["auc_click"].mean(axis=1),
+            "auc_buy": found["auc_buy"].mean(axis=1),
+            "step (row-wise 10000 = 1)": (
+                found["seconds_per_step"]
+                / found["seconds_per_step"].loc["row-wise 10000"]
+            ).mean(axis=1),
+        }
+    )
+    print(table.round(3).to_string(na_rep=""))
+    speed = table["speed (keras = 1)"].dropna().sort_values()
+    fig, ax = plt.subplots(layout="constrained")
+    ax.barh(list(speed.index), list(speed))
+    ax.set(title="Reference job, speed of training", xlabel="rows/s, plain Keras = 1")
+    PLOT.parent.mkdir(exist_ok=True)
+    fig.savefig(PLOT, dpi=150)
+    print("drawn:", PLOT)
+
+
 def main() -> None:
     """Run all measurements, or one of them and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peers", help="a Python with torch-rechub")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--report", action="store_true", help="of the last result")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
         print(json.dumps(measure(options.only, options.peers)))
+        return
+    if options.report:
+        report()
         return
     names = [*MEASUREMENTS, *(["torch-rechub"] if options.peers else [])]
     names += [f"{o} {rows}" for o in ("Adam", "row-wise") for rows in SCALES]
@@ -382,6 +420,7 @@ def main() -> None:
                     writer.writerow([turn, name, key, f"{value:.6g}"])
                     print(turn, name, key, f"{value:.6g}", flush=True)
                 file.flush()
+    report()
 
 
 if __name__ == "__main__":
