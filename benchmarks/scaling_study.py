@@ -52,8 +52,8 @@ WORLD = {
     "item_overlap": 1.0,
 }
 LOG, VALID, TEST, DIM, SCALE = 2_000_000, 20_000, 100_000, 8, 10.0
-SEEDS, STEP_SIZES = (0, 1, 2), (1e-3, 4e-3)
-GENERATIVE_SEEDS = 2
+SEEDS, STEP_SIZES = (0, 1), (1e-3, 4e-3)
+GENERATIVE_SEEDS = 1
 ROWS = tuple(int(r) for r in np.geomspace(2_000, LOG, 10).round(-2))
 WIDTHS = (1, 2, 4, 8, 16, 64, 256, 512)
 TABLES = (5, 16, 50, 160, 500, 1_600, 5_000)
