@@ -96,6 +96,44 @@ class _Part(keras.utils.PyDataset):
         return self.batches[self.numbers[batch]]
 
 
+def feed(batches: keras.utils.PyDataset) -> Any:
+    """Turn batches into what Keras's ``fit`` should read them from, in their order.
+
+    On TensorFlow ``fit`` reads a ``PyDataset`` through ``tf.data``, whose autotuner
+    looks at the reading 10 ms after the start and then after twice the time of before.
+    The end of a pass may wait for its next look: a pass that is done after six seconds
+    then takes ten. So here two batches are read ahead and nothing is tuned.
+
+    Parameters
+    ----------
+    batches : PyDataset
+        Such as :class:`Batches`; all batches of one shape.
+
+    Returns
+    -------
+    tf.data.Dataset or PyDataset
+        The latter on other backends, which do not read through ``tf.data``.
+
+    Examples
+    --------
+    >>> x = {"numeric": np.arange(4.0)[:, None]}
+    >>> data = feed(Batches(x, np.zeros((4, 1)), np.array([3, 3]), batch_size=1))
+    >>> len(data), [inputs["numeric"].numpy().tolist() for inputs, _ in data]
+    (2, [[[3.0]], [[3.0]]])
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    like = tf.nest.map_structure(lambda a: tf.TensorSpec(a.shape, a.dtype), batches[0])
+    data = tf.data.Dataset.from_generator(
+        lambda: (batches[b] for b in range(len(batches))), output_signature=like
+    ).apply(tf.data.experimental.assert_cardinality(len(batches)))
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.prefetch(2).with_options(options)
+
+
 class _Steps(keras.callbacks.Callback):
     """Lowers the step size along a cosine and moves a bar, over all passes.
 
@@ -325,7 +363,7 @@ def fit_batches(
                 part = _Part(train, run.order[run.step : run.step + stride])
                 steps.begin(run.epoch, run.step)
                 history = model.fit(
-                    part, epochs=1, verbose=0, callbacks=[steps], shuffle=False
+                    feed(part), epochs=1, verbose=0, callbacks=[steps], shuffle=False
                 ).history
                 run.loss_sum += history["loss"][0] * len(part)
                 run.step += len(part)
