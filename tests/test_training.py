@@ -34,7 +34,7 @@ from urlm_helpers.model import UnifiedRecommender  # noqa: E402
 from urlm_helpers.row_adam import RowAdam, table_rows  # noqa: E402
 from urlm_helpers.shards import ShardBatches, read_shard, write_shards  # noqa: E402
 from urlm_helpers.sharing import MMoE  # noqa: E402
-from urlm_helpers.training import fit, fit_batches  # noqa: E402
+from urlm_helpers.training import Batches, feed, fit, fit_batches  # noqa: E402
 
 SIZES = {"user": 50, "item": 30}
 SPEC = InputSpec(SIZES, ("age",), ("item",), 3, ("a", "b"), ("click", "buy"), {})
@@ -74,22 +74,12 @@ def table_model(optimizer: Any, jit: bool, rows: int = 9) -> Any:
     return one
 
 
-class Dense(keras.optimizers.AdamW):  # type: ignore[name-defined]
-    """AdamW with each row's gradients added up, as published.
-
-    Keras itself squares the gradients of a row's occurrences one by one.
-    """
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        super().update_step(tf.convert_to_tensor(gradient), variable, learning_rate)
-
-
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_row_adam_is_adam_where_every_row_occurs(jit: bool, decay: float) -> None:
     rng = np.random.default_rng(0)
     twice = np.concatenate([np.arange(9), np.arange(9)]).reshape(-1, 2)
-    adam = Dense(0.01, weight_decay=decay)
+    adam = keras.optimizers.AdamW(0.01, weight_decay=decay)
     models = [table_model(o, jit) for o in (adam, RowAdam(0.01, decay))]
     for _ in range(20):
         target = rng.normal(size=(9, 1))
@@ -109,11 +99,13 @@ def test_row_adam_is_a_loop_over_the_rows_of_the_batch() -> None:
         rows, target = rng.integers(0, 6, (4, 2)), rng.normal(size=(4, 1))
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((one(rows) - target) ** 2)
-        g = tf.convert_to_tensor(tape.gradient(loss, table.value)).numpy()
+        found = tape.gradient(loss, table.value)
+        at, each = found.indices.numpy(), found.values.numpy()
         one.train_on_batch(rows, target)
         for row in np.unique(rows):
-            m[row] += 0.1 * (g[row] - m[row])
-            v[row] += 0.001 * (g[row] ** 2 - v[row])
+            own = each[at == row]  # one for each time that the row occurs
+            m[row] += 0.1 * (own.sum(axis=0) - m[row])
+            v[row] += 0.001 * ((own**2).sum(axis=0) - v[row])
             rate = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
             w[row] -= rate * m[row] / (np.sqrt(v[row]) + 1e-7)
         np.testing.assert_allclose(table.numpy(), w, rtol=1e-3, atol=1e-6)
@@ -272,6 +264,32 @@ def test_training_from_shards_is_training_and_resumes(
     other, _ = run(1, checkpoint=path, checkpoint_steps=40)
     for a, b in zip(whole.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_pass_is_read_without_the_autotuner(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    own = UnifiedRecommender.fit
+
+    def watched(self: Any, data: Any, **how: Any) -> Any:
+        read.append(data)
+        return own(self, data, **how)
+
+    monkeypatch.setattr(UnifiedRecommender, "fit", watched)
+    fit(model(), X, Y, PARTS, batch_size=64, epochs=2, patience=2)
+    assert len(read) == 2 and all(len(data) == 1200 // 64 for data in read)
+    assert not any(data.options().autotune.enabled for data in read)
+
+
+def test_a_feed_gives_every_batch_in_its_order() -> None:
+    batches = Batches(X, Y, PARTS["train"], 64)
+    for numbers in (None, [2, 0, 2]):
+        expected = range(len(batches)) if numbers is None else numbers
+        fed = list(feed(batches, numbers))
+        assert len(fed) == len(feed(batches, numbers)) == len(expected)
+        for b, (inputs, labels) in zip(expected, fed, strict=True):
+            np.testing.assert_array_equal(labels, batches[b][1])
+            for name, array in batches[b][0].items():
+                np.testing.assert_array_equal(inputs[name], array)
 
 
 def test_steps_fall_along_a_cosine_or_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ catalog can be made beforehand and a request is a search for the nearest of them
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from urlm_helpers.encode import InputSpec
 from urlm_helpers.features import PACKAGE, FieldEmbedding, MeanPool
 from urlm_helpers.sharing import tower
-from urlm_helpers.training import Batches
+from urlm_helpers.training import Batches, feed
 
 HISTORY = "history"
 """The name that stands for the history among a tower's columns."""
@@ -387,5 +388,11 @@ def fit_towers(
         jit_compile="auto" if keras.backend.backend() == "torch" else True,
         steps_per_execution=min(20, len(batches)),
     )
-    loss = model.fit(batches, epochs=epochs, verbose=0).history["loss"]
+    loss = []
+    for _ in range(epochs):
+        batches.on_epoch_end()
+        order = list(range(len(batches)))
+        random.shuffle(order)  # as Keras's own fit does, after the rows
+        data = feed(batches, order)
+        loss += model.fit(data, verbose=0, shuffle=False).history["loss"]
     return pd.DataFrame({"epoch": np.arange(1, epochs + 1), "loss": loss})

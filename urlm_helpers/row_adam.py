@@ -51,8 +51,11 @@ class RowAdam(keras.optimizers.Adam):
 
     So a step reads and writes three times the table. Here a row without a gradient
     keeps :math:`w`, :math:`m` and :math:`v`; a row with one is updated exactly as in
-    Adam, with the bias correction of the global step ("lazy" Adam). Where all rows
-    occur in every batch the two are the same.
+    Keras's Adam, with the bias correction of the global step ("lazy" Adam). Where all
+    rows occur in every batch the two are the same. That includes what Keras makes of a
+    row that occurs several times in a batch: for :math:`v` it squares the gradient of
+    each occurrence and adds up the squares, where the paper squares the sum. Frequent
+    rows take longer steps that way.
 
     Rows are told apart without sorting: each position of the batch writes its number
     into its row's ``slot``, and the one that is found there stands for the row.
@@ -136,14 +139,16 @@ class RowAdam(keras.optimizers.Adam):
         slot = self._slots[index].value
         slot.scatter_update(tf.IndexedSlices(position, rows))
         stands_for = tf.gather(slot, rows)
-        g = tf.math.unsorted_segment_sum(each, stands_for, n)  # (n, dim)
+        g, squares = (  # (n, dim)
+            tf.math.unsorted_segment_sum(e, stands_for, n) for e in (each, each * each)
+        )
 
         step = tf.cast(self.iterations + 1, variable.dtype)
         rate = tf.cast(learning_rate, variable.dtype)
         alpha = rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
         moments = (self._momentums[index].value, self._velocities[index].value)
         m, v = (tf.gather(moment, rows) for moment in moments)
-        dm, dv = (1 - self.beta_1) * (g - m), (1 - self.beta_2) * (g * g - v)
+        dm, dv = (1 - self.beta_1) * (g - m), (1 - self.beta_2) * (squares - v)
         change = alpha * (m + dm) / (tf.sqrt(v + dv) + self.epsilon)
         if self.weight_decay is not None:
             change += rate * self.weight_decay * tf.gather(variable, rows)

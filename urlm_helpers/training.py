@@ -96,8 +96,8 @@ class _Part(keras.utils.PyDataset):
         return self.batches[self.numbers[batch]]
 
 
-def feed(batches: keras.utils.PyDataset) -> Any:
-    """Turn batches into what Keras's ``fit`` should read them from, in their order.
+def feed(batches: keras.utils.PyDataset, numbers: Sequence[int] | None = None) -> Any:
+    """Turn batches into what Keras's ``fit`` should read them from.
 
     On TensorFlow ``fit`` reads a ``PyDataset`` through ``tf.data``, whose autotuner
     looks at the reading 10 ms after the start and then after twice the time of before.
@@ -108,6 +108,8 @@ def feed(batches: keras.utils.PyDataset) -> Any:
     ----------
     batches : PyDataset
         Such as :class:`Batches`; all batches of one shape.
+    numbers : sequence of int, optional
+        Which batches, in which order; by default all, in theirs.
 
     Returns
     -------
@@ -117,18 +119,22 @@ def feed(batches: keras.utils.PyDataset) -> Any:
     Examples
     --------
     >>> x = {"numeric": np.arange(4.0)[:, None]}
-    >>> data = feed(Batches(x, np.zeros((4, 1)), np.array([3, 3]), batch_size=1))
+    >>> batches = Batches(x, np.zeros((4, 1)), np.array([3, 3]), batch_size=1)
+    >>> data = feed(batches)
     >>> len(data), [inputs["numeric"].numpy().tolist() for inputs, _ in data]
     (2, [[[3.0]], [[3.0]]])
     """
+    numbers = range(len(batches)) if numbers is None else numbers
     if keras.backend.backend() != "tensorflow":
-        return batches
+        return _Part(batches, numbers)
     import tensorflow as tf
 
-    like = tf.nest.map_structure(lambda a: tf.TensorSpec(a.shape, a.dtype), batches[0])
+    like = tf.nest.map_structure(
+        lambda a: tf.TensorSpec(a.shape, a.dtype), batches[numbers[0]]
+    )
     data = tf.data.Dataset.from_generator(
-        lambda: (batches[b] for b in range(len(batches))), output_signature=like
-    ).apply(tf.data.experimental.assert_cardinality(len(batches)))
+        lambda: (batches[b] for b in numbers), output_signature=like
+    ).apply(tf.data.experimental.assert_cardinality(len(numbers)))
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.prefetch(2).with_options(options)
@@ -360,10 +366,11 @@ def fit_batches(
                 if not isinstance(train, ShardBatches):  # those are read in their order
                     random.shuffle(run.order)
             while run.step < len(train):
-                part = _Part(train, run.order[run.step : run.step + stride])
+                part = run.order[run.step : run.step + stride]
                 steps.begin(run.epoch, run.step)
+                data = feed(train, part)
                 history = model.fit(
-                    feed(part), epochs=1, verbose=0, callbacks=[steps], shuffle=False
+                    data, verbose=0, callbacks=[steps], shuffle=False
                 ).history
                 run.loss_sum += history["loss"][0] * len(part)
                 run.step += len(part)
