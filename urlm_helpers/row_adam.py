@@ -55,7 +55,7 @@ class RowAdam(keras.optimizers.Adam):
     rows occur in every batch the two are the same. That includes what Keras makes of a
     row that occurs several times in a batch: for :math:`v` it squares the gradient of
     each occurrence and adds up the squares, where the paper squares the sum. Frequent
-    rows take longer steps that way.
+    rows whose gradients agree take longer steps that way.
 
     Rows are told apart without sorting: each position of the batch writes its number
     into its row's ``slot``, and the one that is found there stands for the row.

@@ -389,6 +389,7 @@ def fit_batches(
                 {"epoch": run.epoch, "train_loss": mean, "valid_loss": value}
             )
             if improved:
+                run.best = []  # makes room for the new copy
                 run.best = model.get_weights()
                 if save_to is not None:
                     model.save(save_to)
