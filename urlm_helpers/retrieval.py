@@ -381,12 +381,13 @@ def fit_towers(
     q = sampling_probability(ids) if corrected else np.ones(len(ids), np.float32)
     codes = np.unique(ids, return_inverse=True)[1].astype("int32")
     batches = Batches({**x, "candidate": codes}, q, rows, batch_size, seed)
+    torch = keras.backend.backend() == "torch"  # has no XLA, and one step a call
     model.compile(
         optimizer=keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batches))
         ),
-        jit_compile="auto" if keras.backend.backend() == "torch" else True,
-        steps_per_execution=min(20, len(batches)),
+        jit_compile="auto" if torch else True,
+        steps_per_execution=1 if torch else min(20, len(batches)),
     )
     loss = []
     for _ in range(epochs):

@@ -190,13 +190,13 @@ def _compile(
     # Of TensorFlow alone: a model that was made for several devices.
     strategy = getattr(model, "distribute_strategy", None)
     several = getattr(strategy, "num_replicas_in_sync", 1) > 1
-    auto = keras.backend.backend() == "torch"
+    torch = keras.backend.backend() == "torch"  # has no XLA, and one step a call
     with strategy.scope() if strategy and several else nullcontext():
         model.compile(
             optimizer=kind(weight_decay=weight_decay),
             loss=loss,
-            steps_per_execution=1 if several else STEPS_PER_EXECUTION,
-            jit_compile="auto" if auto else not several,
+            steps_per_execution=1 if several or torch else STEPS_PER_EXECUTION,
+            jit_compile="auto" if torch else not several,
         )
 
 
