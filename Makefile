@@ -16,7 +16,7 @@ LOCK = requirements.lock
 RUN = $(VENV)/bin/python
 SITE = _build/html
 JOBS = 2
-NO_BROWSER = --ignore tests/test_book.py --ignore tests/site_checks.py
+NO_BROWSER = --ignore tests/book/test_book.py --ignore tests/book/site_checks.py
 
 BOOK_SOURCES := $(shell find book -type f -not -path '*/.*') \
 	_config.yml _toc.yml references.bib
@@ -56,17 +56,17 @@ test-notebooks: $(VENV)/.installed
 	$(RUN) tools/notebooks.py test --jobs $(JOBS)
 
 test-book: $(SITE)/.built
-	$(RUN) -m pytest tests/test_book.py tests/site_checks.py --numprocesses $(JOBS)
+	$(RUN) -m pytest tests/book/test_book.py tests/book/site_checks.py --numprocesses $(JOBS)
 
 test-links: $(VENV)/.installed
 	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
 
 test-colab: .venv-colab/.installed
-	.venv-colab/bin/python -m pytest $(NO_BROWSER) --ignore tests/test_repository.py
+	.venv-colab/bin/python -m pytest $(NO_BROWSER) --ignore tests/book/test_repository.py
 	.venv-colab/bin/python tools/notebooks.py test --jobs $(JOBS)
 
 test-backends: .venv-backends/.installed
-	.venv-backends/bin/python -m pytest tests/test_backends.py
+	.venv-backends/bin/python -m pytest tests/training/test_backends.py
 
 .venv-backends/.installed: $(LOCK) pyproject.toml tools/environment.sh
 	tools/environment.sh .venv-backends ANY -r $(LOCK) "jax[cpu]" torch

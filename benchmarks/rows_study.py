@@ -25,16 +25,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from urlm_helpers.attention import TargetAttention
-from urlm_helpers.encode import InputSpec, Prepared, prepare
+from urlm_helpers.data import from_frames
+from urlm_helpers.features import TargetAttention
 from urlm_helpers.model import UnifiedRecommender
-from urlm_helpers.reference import expected_auc, popularity
-from urlm_helpers.schema import from_frames
-from urlm_helpers.sharing import SharedBottom
+from urlm_helpers.preprocessing import InputSpec, Prepared, prepare
+from urlm_helpers.sharing import URLM, SharedBottom
 from urlm_helpers.training import fit
-from urlm_helpers.urlm import URLM
-from urlm_helpers.world import World
-from urlm_helpers.world_best import best_on_observables
+from urlm_helpers.world import World, best_on_observables, expected_auc, popularity
 
 RESULTS = Path(__file__).resolve().parent.parent / "urlm_helpers" / "results"
 COLUMNS = ["shift", "world", "rows", "model", "auc", "gap_closed"]

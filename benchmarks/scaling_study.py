@@ -8,7 +8,7 @@ its dense parameters (the width of two layers), the rows of its table of users a
 frontier of compute. The second is the generative next-action model, with its width, and
 the number of people whose sequences it is trained on. Each run gets two tries of the
 step size and as many passes as lower its validation loss; what it reaches is measured
-on fresh rows against the truth (`urlm_helpers.scaling.excess`), in nats.
+on fresh rows against the truth (`urlm_helpers.world.excess`), in nats.
 
 A line of the result is written as soon as it is known, and skipped when the study is
 started again.
@@ -26,14 +26,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from urlm_helpers.compact_tables import CompactEmbedding
-from urlm_helpers.features import FieldEmbedding
-from urlm_helpers.generative import NextAction, sequences
-from urlm_helpers.model import UnifiedRecommender
-from urlm_helpers.scaling import action_excess, excess, world_inputs
+from urlm_helpers.features import CompactEmbedding, FieldEmbedding
+from urlm_helpers.model import NextAction, UnifiedRecommender, sequences
+from urlm_helpers.preprocessing import world_inputs
 from urlm_helpers.sharing import SharedBottom
 from urlm_helpers.training import fit
-from urlm_helpers.world import World
+from urlm_helpers.world import World, action_excess, excess
 
 RESULT = (
     Path(__file__).resolve().parent.parent / "urlm_helpers" / "results" / "scaling.csv"

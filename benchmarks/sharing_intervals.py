@@ -7,7 +7,7 @@ r"""Which differences of the study on Complete Journey are more than luck?
 
 Holds each scheme's three runs against those of one network per scenario and task
 (``single``) and against URLM's, on the same test rows. The intervals are over
-households and over runs, see :func:`urlm_helpers.comparison.compare`; the p-values are
+households and over runs, see :func:`urlm_helpers.evaluation.compare`; the p-values are
 corrected over the nine cells of a comparison.
 """
 
@@ -20,7 +20,7 @@ import pandas as pd
 from sharing_study import RESULTS, SCHEMES, SETTINGS, shopping
 from tqdm import tqdm
 
-from urlm_helpers.comparison import compare
+from urlm_helpers.evaluation import compare
 
 LARGER = 0.008
 AT_LARGER = ["URLM", "MMoE", "shared bottom", "fully shared", "single"]

@@ -34,35 +34,37 @@ import keras
 import numpy as np
 import pandas as pd
 
-from urlm_helpers import complete_journey
-from urlm_helpers.attention import TargetAttention
-from urlm_helpers.balance import GradNorm, PCGrad, UncertaintyWeights
-from urlm_helpers.chains import AITM
-from urlm_helpers.datasets import load
-from urlm_helpers.encode import InputSpec, Prepared, prepare
+from urlm_helpers.data import from_frames, load
+from urlm_helpers.data.logs import complete_journey
 from urlm_helpers.evaluation import auc
-from urlm_helpers.experts import PLE, HiNet, HMoE
-from urlm_helpers.losses import (
+from urlm_helpers.features import TargetAttention
+from urlm_helpers.model import (
     DoublyRobustLoss,
     EntireSpaceLoss,
+    GradNorm,
     InversePropensityLoss,
+    PCGrad,
+    UncertaintyWeights,
+    UnifiedRecommender,
 )
-from urlm_helpers.model import UnifiedRecommender
-from urlm_helpers.reference import expected_auc, popularity
-from urlm_helpers.scenario_layers import STAR, PEPNet
-from urlm_helpers.schema import from_frames
+from urlm_helpers.preprocessing import InputSpec, Prepared, prepare
 from urlm_helpers.sharing import (
+    AITM,
+    PLE,
+    STAR,
+    URLM,
     CrossStitch,
     FullyShared,
+    HiNet,
+    HMoE,
     MMoE,
     OMoE,
+    PEPNet,
     Separate,
     SharedBottom,
 )
 from urlm_helpers.training import fit
-from urlm_helpers.urlm import URLM
-from urlm_helpers.world import World
-from urlm_helpers.world_best import best_on_observables
+from urlm_helpers.world import World, best_on_observables, expected_auc, popularity
 
 RESULTS = Path(__file__).resolve().parent.parent / "urlm_helpers" / "results"
 SCORES = Path(__file__).resolve().parent / "scores"  # large, not in the repository

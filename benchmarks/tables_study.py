@@ -24,13 +24,12 @@ import keras
 import numpy as np
 from training_speed import BATCH, DIM, SIZES, SMALL, inputs, probabilities
 
-from urlm_helpers import training
-from urlm_helpers.compact_tables import CompactEmbedding
-from urlm_helpers.encode import InputSpec
-from urlm_helpers.features import FieldEmbedding
+from urlm_helpers.features import CompactEmbedding, FieldEmbedding
 from urlm_helpers.model import UnifiedRecommender
-from urlm_helpers.reference import expected_auc
+from urlm_helpers.preprocessing import InputSpec
 from urlm_helpers.sharing import MMoE
+from urlm_helpers.training import loop as training
+from urlm_helpers.world import expected_auc
 
 RESULT = (
     Path(__file__).resolve().parent.parent / "urlm_helpers" / "results" / "tables.csv"

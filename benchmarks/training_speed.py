@@ -104,9 +104,9 @@ def book_model(sizes: tuple[int, ...], dim: int, scale: float = SCALE) -> Any:
     """Return the reference model from the book's package."""
     import keras
 
-    from urlm_helpers.encode import InputSpec
     from urlm_helpers.features import FieldEmbedding
     from urlm_helpers.model import UnifiedRecommender
+    from urlm_helpers.preprocessing import InputSpec
     from urlm_helpers.sharing import MMoE
 
     keras.utils.set_random_seed(0)
@@ -185,8 +185,9 @@ def plain_keras(compiled: bool) -> dict[str, float]:
 
 def book(source: str, keep: bool = True, scale: float = SCALE) -> dict[str, float]:
     """Train with the book's ``fit``, from memory or from shards."""
-    from urlm_helpers import training
-    from urlm_helpers.shards import ShardBatches, write_shards
+    from urlm_helpers.preprocessing import write_shards
+    from urlm_helpers.training import ShardBatches
+    from urlm_helpers.training import loop as training
 
     if not keep:
         training.keep_freed_memory = lambda: False
@@ -225,9 +226,9 @@ def reading() -> dict[str, float]:
     """
     import keras
 
-    from urlm_helpers.devices import keep_freed_memory
-    from urlm_helpers.losses import FunnelLoss
-    from urlm_helpers.training import Batches, _compile, feed
+    from urlm_helpers.model import FunnelLoss
+    from urlm_helpers.training import Batches, feed, keep_freed_memory
+    from urlm_helpers.training.loop import _compile
 
     keep = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: keep_freed_memory()
@@ -252,8 +253,9 @@ def reading() -> dict[str, float]:
 
 def scale(optimizer: str, rows: int) -> dict[str, float]:
     """Time a step with two tables of so many rows."""
-    from urlm_helpers.losses import FunnelLoss
-    from urlm_helpers.training import Batches, _compile, feed, keep_freed_memory
+    from urlm_helpers.model import FunnelLoss
+    from urlm_helpers.training import Batches, feed, keep_freed_memory
+    from urlm_helpers.training.loop import _compile
 
     model = book_model((rows, rows), SCALE_DIM)
     _compile(model, FunnelLoss([-1, -1]), 0.0, row_wise=optimizer == "row-wise")

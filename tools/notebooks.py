@@ -34,7 +34,7 @@ from typing import Any
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
-SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
+SANITIZE = ROOT / "tests" / "book" / "nbval_sanitize.cfg"
 CELL_SECONDS = 600
 MAX_SECONDS = 90
 MAX_GIB = 4.0

@@ -108,7 +108,7 @@ def calibration(tables: Mapping[str, pd.DataFrame], title: str) -> Axes:
     ----------
     tables : mapping of str to DataFrame
         Name of a curve, and a table as of
-        :func:`urlm_helpers.calibration.calibration_table`.
+        :func:`urlm_helpers.evaluation.calibration_table`.
     title : str
         The finding.
 

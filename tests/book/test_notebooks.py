@@ -1,0 +1,222 @@
+"""The committed notebooks: complete, in order, quiet; and the tool that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import notebook_checks as checks
+import notebooks
+import pytest
+import set_url
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[2]
+URL = set_url.configured_url(ROOT)
+BOOK = notebooks.all_notebooks()
+NAMES = [path.relative_to(ROOT).as_posix() for path in BOOK]
+TOP = "# Title\n\n*Needs: nothing · Time: ≤ 30 s · Memory: ≤ 1 GiB (two cores, no GPU)*"
+
+
+def colab(notebook: Any) -> list[str]:
+    return checks.wrong_colab_cell(notebook, URL)
+
+
+CHECKS: list[Callable[[Any], list[str]]] = [*checks.CHECKS, colab]
+
+
+def good(source: str = "print(2 + 2)", **cell: Any) -> Any:
+    """A notebook without fault: its top, the Colab cell and one more cell."""
+    cell = {"outputs": [new_output("stream", name="stdout", text="4\n")], **cell}
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(TOP),
+            new_code_cell(checks.COLAB_CELL.format(url=URL), execution_count=1),
+            new_code_cell(source, **{"execution_count": 2, **cell}),
+        ],
+        metadata=notebooks.METADATA,
+    )
+    return nbformat.from_dict(notebook)
+
+
+def bad(change: Callable[[Any], Any]) -> Any:
+    notebook = good()
+    change(notebook)
+    return notebook
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("path", BOOK, ids=NAMES)
+def test_notebook(path: Path, check: Callable[[Any], list[str]]) -> None:
+    faults = check(nbformat.read(path, as_version=4))
+    assert not faults, "\n" + "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", BOOK, ids=NAMES)
+def test_notebook_is_valid(path: Path) -> None:
+    nbformat.validate(nbformat.read(path, as_version=4))
+
+
+# --- each check speaks up about a notebook that is bad in just that way ---------------
+
+ERROR = new_output("error", ename="ValueError", evalue="x", traceback=[])
+PNG = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
+WIDGET = new_output("display_data", data={f"{checks.WIDGETS}-view+json": {}})
+STDERR = new_output("stream", name="stderr", text="Warning: old\n")
+TAGGED = {"tags": ["raises-exception"]}
+
+FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
+    "a cell that was not run": (
+        checks.out_of_order,
+        good(execution_count=None, outputs=[]),
+    ),
+    "a cell run out of order": (checks.out_of_order, good(execution_count=7)),
+    "a cell without source": (checks.empty_cells, good(source=" \n")),
+    "an error without tag": (checks.unexpected_errors, good(outputs=[ERROR])),
+    "a tag without error": (checks.errors_that_did_not_come, good(metadata=TAGGED)),
+    "a warning": (checks.stderr_noise, good(outputs=[STDERR])),
+    "a widget": (checks.widgets, good(outputs=[WIDGET])),
+    "widget state": (
+        checks.widgets,
+        bad(lambda n: n.metadata.update(widgets={"state": {}})),
+    ),
+    "a cell of 31 lines": (checks.long_cells, good(source="1\n" * 31)),
+    "a line of 89 columns": (checks.wide_lines, good(source="#" * 89)),
+    "no limits": (
+        checks.unstated_limits,
+        bad(lambda n: n.cells[0].update(source="# Title")),
+    ),
+    "limits in a code cell": (
+        checks.unstated_limits,
+        bad(lambda n: n.cells.insert(0, new_code_cell("# ≤ 5 s, ≤ 1 GiB"))),
+    ),
+    "too much time": (
+        checks.unstated_limits,
+        bad(lambda n: n.cells[0].update(source=TOP.replace("30 s", "91 s"))),
+    ),
+    "too much memory": (
+        checks.unstated_limits,
+        bad(lambda n: n.cells[0].update(source=TOP.replace("1 GiB", "4.5 GiB"))),
+    ),
+    "a figure without words": (checks.figures_without_alt, good(outputs=[PNG])),
+    "a kernel of one's own": (
+        checks.foreign_metadata,
+        bad(lambda n: n.metadata.kernelspec.update(name="my-env")),
+    ),
+    "execution times": (
+        checks.foreign_metadata,
+        good(metadata={"execution": {"iopub.status.busy": "2026-01-01"}}),
+    ),
+    "another Colab cell": (
+        colab,
+        bad(lambda n: n.cells[1].update(source="%pip install urlm-helpers")),
+    ),
+    "a Colab cell for another repository": (
+        colab,
+        bad(
+            lambda n: n.cells[1].update(source=checks.COLAB_CELL.format(url=URL + "x"))
+        ),
+    ),
+    "a Colab cell that is not first": (
+        colab,
+        bad(lambda n: n.cells.insert(1, new_code_cell("1"))),
+    ),
+    "a Colab cell that installed something": (
+        colab,
+        bad(lambda n: n.cells[1].update(outputs=[STDERR])),
+    ),
+}
+
+
+def test_no_check_speaks_up_about_a_good_notebook() -> None:
+    error = good(outputs=[ERROR], metadata=TAGGED)
+    figure = good(
+        outputs=[PNG], metadata={"mystnb": {"image": {"alt": "A line going up."}}}
+    )
+    for notebook in (good(), error, figure):
+        assert [fault for check in CHECKS for fault in check(notebook)] == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_check_sees(fault: str) -> None:
+    check, notebook = FAULTS[fault]
+    assert check(notebook)
+
+
+def test_every_check_was_seen_to_speak_up() -> None:
+    assert {check for check, _ in FAULTS.values()} == set(CHECKS)
+
+
+# --- the tool that runs them ----------------------------------------------------------
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def write_notebook(source: str, **cell: Any) -> Path:
+        path = tmp_path / "page.ipynb"
+        notebook = good(source, **cell)
+        notebook.cells.pop(1)  # the Colab cell: nothing to install in a test
+        nbformat.write(notebook, path)
+        return path
+
+    return write_notebook
+
+
+def test_execute_runs_in_an_empty_folder_and_writes_clean_outputs(
+    write: Callable[..., Path],
+) -> None:
+    path = write("import os\n\nprint(os.listdir())\nprint(2 + 2)")
+    assert notebooks.execute(path).code == 0
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[1].outputs[0].text == "['page.ipynb']\n4\n"
+    assert notebook.cells[1].execution_count == 1
+    assert checks.foreign_metadata(notebook) == []
+    assert notebooks.test(path).code == 0
+
+
+def test_execute_leaves_a_notebook_that_fails_as_it_was(
+    write: Callable[..., Path],
+) -> None:
+    path = write("1 / 0")
+    before = path.read_bytes()
+    assert notebooks.execute_all([path]) == 1
+    assert path.read_bytes() == before
+
+
+def test_test_sees_an_output_that_is_no_longer_true(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert notebooks.test_all([write("print(2 + 3)")], jobs=1) == 1
+    printed = capsys.readouterr().out
+    assert "nbval ended with code 1" in printed
+    assert "notebooks: 0 passed, 1 failed" in printed
+
+
+def test_memory_is_the_kernels_peak(write: Callable[..., Path]) -> None:
+    path = write("block = bytearray(700 * 2**20)\nprint(2 + 2)")
+    run = notebooks.test(path)
+    assert run.code == 0, run.output
+    assert 0.7 < run.gib < 1.2
+
+
+def test_complaints_about_memory_and_time() -> None:
+    stated = notebooks.Limits(seconds=30, gib=1)
+
+    def said(seconds: float, gib: float, alone: bool) -> int:
+        run = notebooks.Run(Path("a"), 0, "", seconds, gib)
+        return len(notebooks.complaints(run, stated, alone))
+
+    assert said(29, 0.9, True) == 0
+    assert said(59, 0.9, True) == 0  # slow, within the allowance
+    assert said(61, 0.9, True) == 1
+    assert said(61, 0.9, False) == 0  # in company: timed again alone instead
+    assert said(29, 1.1, False) == 1
+
+
+def test_clean_joins_the_pieces_of_a_stream() -> None:
+    pieces = [new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
+    notebook = good(outputs=pieces)
+    notebooks.clean(notebook)
+    assert [output.text for output in notebook.cells[2].outputs] == ["a\nb\n"]

@@ -1,0 +1,248 @@
+"""Paired comparison: against a slow bootstrap, and its coverage on simulated data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from urlm_helpers.evaluation import compare, evaluate, holm, user_mean
+from urlm_helpers.evaluation import metrics as ev
+
+TASKS = ["click", "buy"]
+
+
+def log(seed: int = 0, n: int = 500, users: int = 40) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    user = rng.integers(users, size=n)
+    frame = pd.DataFrame({"user": user, "scenario": rng.choice(list("st"), n)})
+    habit = rng.normal(size=users)[user]
+    for task in TASKS:
+        z = habit + rng.normal(size=n) - 0.5
+        p = 1 / (1 + np.exp(-z))
+        frame[f"y_{task}"] = (rng.random(n) < p).astype(int)
+        frame[f"p_{task}"] = p
+    return frame
+
+
+def noisy(frame: pd.DataFrame, seed: int, scale: float = 0.2) -> pd.DataFrame:
+    rng, other = np.random.default_rng(seed), frame.copy()
+    for task in TASKS:
+        p = frame[f"p_{task}"] + scale * rng.normal(size=len(frame))
+        other[f"p_{task}"] = np.clip(p, 0, 1)
+    return other
+
+
+def test_compare_is_the_slow_paired_bootstrap() -> None:
+    a, b = log(), noisy(log(), 1)
+    table = compare(a, b, TASKS, resamples=100, seed=7)
+    ids = pd.unique(a["user"])
+    rows_of = [np.flatnonzero(a["user"] == u) for u in ids]
+    rng = np.random.default_rng(7)
+    samples = [
+        np.concatenate([rows_of[u] for u in rng.integers(len(ids), size=len(ids))])
+        for _ in range(100)
+    ]
+    for line in table.to_dict("records"):
+        t = line["task"]
+        differences = []
+        for rows in [np.arange(len(a)), *samples]:
+            own = rows[(a["scenario"] == line["scenario"]).to_numpy()[rows]]
+            pair = [
+                ev.auc(f[f"y_{t}"].to_numpy()[own], f[f"p_{t}"].to_numpy()[own])
+                for f in (a, b)
+            ]
+            differences.append(pair[0] - pair[1])
+        full, draws = differences[0], np.array(differences[1:])
+        assert line["difference"] == pytest.approx(full)
+        assert line["a"] - line["b"] == pytest.approx(full)
+        assert line["low"] == pytest.approx(np.quantile(draws, 0.025))
+        assert line["high"] == pytest.approx(np.quantile(draws, 0.975))
+        tail = min((draws <= 0).sum(), (draws >= 0).sum())
+        assert line["p_value"] == pytest.approx(min(1, 2 * (tail + 1) / 101))
+    np.testing.assert_array_equal(table["p_holm"], holm(table["p_value"]))
+
+
+def test_pairing_is_what_makes_it_sharp() -> None:
+    """The difference is known far better than either model's metric."""
+    a, b = log(n=2000), noisy(log(n=2000), 1, scale=0.05)
+    table = compare(a, b, ["click"], resamples=300)
+    alone = [evaluate(f, ["click"], metrics=["auc"], resamples=300) for f in (a, b)]
+    first, second = (t["high"] - t["low"] for t in alone)
+    unpaired = np.hypot(first, second)
+    assert (table["high"] - table["low"] < unpaired / 3).all()
+
+
+def test_a_model_is_no_better_than_itself() -> None:
+    table = compare(log(), log(), TASKS, resamples=50)
+    assert (table[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (table[["p_value", "p_holm"]] == 1).all(axis=None)
+
+
+def test_a_clear_difference_is_found() -> None:
+    a = log(n=3000, users=300)
+    b = a.assign(p_click=0.5, p_buy=0.5)
+    table = compare(a, b, TASKS, resamples=200)
+    assert (table["low"] > 0).all() and (table["p_holm"] < 0.05).all()
+    assert (table["b"] == 0.5).all()
+    flipped = compare(b, a, TASKS, resamples=200)
+    np.testing.assert_allclose(flipped["low"], -table["high"])
+
+
+def test_mean_over_runs() -> None:
+    a, b = [noisy(log(), s) for s in (1, 2, 3)], log()
+    table = compare(a, b, TASKS, resamples=100)
+    single = [compare(run, b, TASKS, resamples=100) for run in a]
+    np.testing.assert_allclose(
+        table["difference"], np.mean([s["difference"] for s in single], axis=0)
+    )
+
+
+def shocks(rng: np.random.Generator, runs: int, spread: float) -> np.ndarray:
+    return np.exp(spread * rng.normal(size=runs))
+
+
+@pytest.mark.parametrize(
+    ("runs", "between_runs", "shared", "paired"),
+    [
+        (1, 0.0, 0.0, True),  # users only
+        (3, 0.0, 0.0, True),
+        (3, 0.3, 0.0, True),  # runs matter more than users
+        (5, 0.1, 0.3, True),  # a and b share most of each run's luck
+        (3, 0.3, 0.0, False),
+    ],
+)
+def test_intervals_cover_no_difference(
+    runs: int, between_runs: float, shared: float, paired: bool
+) -> None:
+    """Two models alike in expectation: 95 % intervals hold 0 in 200 worlds."""
+    held, width = 0, []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        user = np.repeat(np.arange(50), rng.integers(2, 9, size=50))
+        y = (rng.random(len(user)) < 0.4).astype(int)
+        luck = shocks(rng, runs, shared)
+        models = []
+        for _ in range(2):
+            taste = 0.1 * rng.normal(size=50)[user]  # the model's error on each user
+            models.append(
+                [
+                    pd.DataFrame(
+                        {
+                            "user": user,
+                            "scenario": "feed",
+                            "y_click": y,
+                            "p_click": np.clip((0.2 + 0.1 * taste) * e * c, 0, 1),
+                        }
+                    )
+                    for e, c in zip(shocks(rng, runs, between_runs), luck, strict=True)
+                ]
+            )
+        a, b = models
+        line = compare(
+            a, b, ["click"], metric="pcoc", paired=paired, resamples=200
+        ).iloc[0]
+        held += line["low"] <= 0 <= line["high"]
+        width.append(line["high"] - line["low"])
+        assert (line["p_value"] < 0.03) <= (not line["low"] <= 0 <= line["high"])
+    assert held >= 180
+    assert np.all(np.isfinite(width))
+
+
+def test_pairing_runs_removes_their_shared_luck() -> None:
+    rng = np.random.default_rng(0)
+    frame = log(n=2000)
+    luck = shocks(rng, 5, 0.3)
+    a = [frame.assign(p_click=0.3 * e) for e in luck]
+    b = [frame.assign(p_click=0.3 * e * 1.02) for e in luck]
+    paired, apart = (
+        compare(a, b, ["click"], metric="pcoc", paired=p, resamples=400)
+        for p in (True, False)
+    )
+    assert (paired["high"] < 0).all() and (apart["high"] > 0).all()
+    np.testing.assert_allclose(paired["difference"], apart["difference"])
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "message"),
+    [
+        ("user", 3, 10_000, r"'user' in row 3 is .* in a, .*10000.* in b"),
+        ("scenario", 9, "other", "'scenario' in row 9 is"),
+        ("y_buy", 2, 1, "'y_buy' in row 2 is"),
+    ],
+)
+def test_different_rows_are_refused(
+    column: str, row: int, value: int | str, message: str
+) -> None:
+    a = log()
+    a["y_buy"] = a["y_buy"].where(a.index != 2, 0)
+    b = a.copy()
+    b[column] = b[column].where(b.index != row, value)
+    with pytest.raises(ValueError, match=message):
+        compare(a, b, TASKS)
+    with pytest.raises(ValueError, match=message):
+        compare([a, a], [a, b], TASKS)
+
+
+def test_different_lengths_weights_and_metrics_are_refused() -> None:
+    a = log()
+    with pytest.raises(ValueError, match="a has 500 rows and b has 499"):
+        compare(a, a.iloc[:-1], TASKS)
+    with pytest.raises(ValueError, match="only one of a and b has a column 'weight'"):
+        compare(a.assign(weight=1.0), a, TASKS)
+    with pytest.raises(ValueError, match="'weight' in row 0 is"):
+        compare(a.assign(weight=1.0), a.assign(weight=2.0), TASKS)
+    with pytest.raises(ValueError, match=r"unknown metrics \['roc'\]"):
+        compare(a, a, TASKS, metric="roc")
+
+
+def test_rows_may_be_numbered_differently() -> None:
+    a = log()
+    compare(a, a.set_index(np.arange(len(a)) + 5), TASKS, resamples=5)
+
+
+def test_an_undefined_cell_stays_undefined() -> None:
+    a = log()
+    a.loc[a["scenario"] == "s", "y_buy"] = 0
+    table = compare(a, noisy(a, 1), TASKS, resamples=50)
+    undefined = (table["scenario"] == "s") & (table["task"] == "buy")
+    numbers = table.drop(columns=["scenario", "task", "metric"])
+    assert numbers[undefined].isna().all(axis=None)
+    assert numbers[~undefined].notna().all(axis=None)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.999))
+def test_holm_rejects_as_the_step_down_procedure(p: list[float], alpha: float) -> None:
+    rejected = [False] * len(p)
+    for step, i in enumerate(np.argsort(p, kind="stable")):
+        if p[i] * (len(p) - step) > alpha:
+            break
+        rejected[i] = True
+    assert (holm(p) <= alpha).tolist() == rejected
+    assert (holm(p) >= p).all()
+
+
+def test_holm_skips_the_undefined() -> None:
+    np.testing.assert_allclose(holm([np.nan, 0.02, 0.5]), [np.nan, 0.04, 0.5])
+
+
+def test_user_mean_is_the_slow_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    user, value = rng.integers(20, size=100), rng.normal(size=100)
+    mean, low, high = user_mean(value, user, resamples=200, seed=4)
+    ids, draw = pd.unique(user), np.random.default_rng(4)
+    means = [
+        np.concatenate(
+            [value[user == u] for u in ids[draw.integers(20, size=20)]]
+        ).mean()
+        for _ in range(200)
+    ]
+    assert mean == pytest.approx(value.mean())
+    assert [low, high] == pytest.approx(np.quantile(means, [0.025, 0.975]))
+    with pytest.raises(ValueError, match="value is NaN in row 1"):
+        user_mean([0.1, np.nan], ["a", "b"])
+    with pytest.raises(ValueError, match="user has 1 rows, expected 2"):
+        user_mean([0.1, 0.2], ["a"])

@@ -1,0 +1,277 @@
+"""Fetch a public archive once, check it, unpack it, and never leave half a dataset.
+
+The cache is the folder in the environment variable ``URLM_DATA``, or the system's
+cache folder. A dataset that lies there unpacked is used as it is, so the variable may
+point at data that you already have, a read-only folder included.
+
+Before a download, `fetch` prints the size, the license and the place to standard
+output; when the data is in the cache it prints nothing. The progress bar of a long
+download goes to standard error; ``TQDM_DISABLE=1`` switches it off.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from urlm_helpers.data.unpack import ArchiveError, unpack
+
+with warnings.catch_warnings():  # tqdm asks every notebook without widgets for them
+    warnings.simplefilter("ignore")
+    import pooch
+
+
+TIMEOUT = 30.0  # seconds without a byte from the server
+LONG_DOWNLOAD = 1_000_000  # bytes from which a progress bar is shown
+STALE = 24 * 3600  # seconds after which a temporary folder is nobody's, lock or not
+PREFIX = ".urlm-"  # of temporary folders
+
+
+class DownloadError(RuntimeError):
+    """A dataset can't be had: the message says what happened and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An archive on its publisher's host.
+
+    Parameters
+    ----------
+    title : str
+        What to call the dataset in messages.
+    url : str
+        Of a ``.zip`` or ``.tar.gz`` archive.
+    folder : str
+        Name of the unpacked dataset in the cache.
+    files : tuple of str
+        What the unpacked folder must hold, as paths relative to it.
+    license : str
+        One line, printed before the download.
+    checksum : str, optional
+        ``"sha256:…"`` or ``"md5:…"``; None when the publisher gives none.
+    size : int, optional
+        Of the archive, in bytes.
+    """
+
+    title: str
+    url: str
+    folder: str
+    files: tuple[str, ...]
+    license: str
+    checksum: str | None = None
+    size: int | None = None
+
+    @property
+    def archive(self) -> Path:
+        """Where the archive lies in the cache once it is checked."""
+        return cache_folder() / self.url.rsplit("/", 1)[-1]
+
+
+def cache_folder() -> Path:
+    """Return the folder of all datasets: ``URLM_DATA`` or the system's cache."""
+    chosen = os.environ.get("URLM_DATA")
+    return Path(chosen).expanduser() if chosen else Path(pooch.os_cache("urlm"))
+
+
+def fetch(source: Source) -> Path:
+    """Return the unpacked folder of a dataset, downloading it when it is not there.
+
+    The archive is downloaded under a temporary name and kept as ``source.archive``
+    once its checksum is right; an archive put there by hand is checked and used. It
+    is unpacked in a temporary folder, renamed when complete. One process at a time
+    fills the cache, a second one waits and uses the result.
+
+    Parameters
+    ----------
+    source : Source
+
+    Returns
+    -------
+    Path
+        A folder that holds ``source.files``.
+
+    Raises
+    ------
+    DownloadError
+        The host can't be reached or breaks off, the checksum is wrong, the archive
+        is damaged or hostile, the disk is full or not writable, or the folder in the
+        cache lacks files. Nothing half-written is left behind.
+    """
+    root = cache_folder()
+    target = root / source.folder
+    if _is_complete(source, target):
+        return target
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root) as alone:
+            _remove_stale(root, alone)
+            if not _is_complete(source, target):
+                with tempfile.TemporaryDirectory(
+                    prefix=PREFIX, dir=root, ignore_cleanup_errors=True
+                ) as work:
+                    _fill(source, target, Path(work))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            what = f"the disk that holds {root} is full."
+            todo = "Free some space, or set URLM_DATA to a folder on another disk."
+        else:
+            what = f"can't write to the cache {root} ({error})."
+            todo = "Set URLM_DATA to a folder that you may write to."
+        raise _failure(source, what, todo) from error
+    return target
+
+
+def _failure(source: Source, what: str, todo: str) -> DownloadError:
+    return DownloadError(
+        f"{source.title}: {what} Nothing half-written was left. {todo} By hand: get "
+        f"{source.url} , put it at {source.archive} and run again; it is checked and "
+        "unpacked from there."
+    )
+
+
+def _is_complete(source: Source, target: Path) -> bool:
+    missing = [name for name in source.files if not (target / name).is_file()]
+    if missing and target.is_dir() and any(target.iterdir()):
+        raise DownloadError(
+            f"{source.title}: the folder {target} lacks {missing}. Move it away to "
+            "have it fetched again, or add the files."
+        )
+    return not missing
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the folder for this process; yields False where there are no locks.
+
+    The system frees the lock when the process ends, however it ends.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            alone = True
+        except OSError:  # a network file system without locks
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(root: Path, alone: bool) -> None:
+    """Remove what runs that were cut off have left."""
+    for folder in root.glob(f"{PREFIX}*"):
+        if alone or time.time() - folder.stat().st_mtime > STALE:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(source: Source, target: Path, work: Path) -> None:
+    archive = source.archive
+    found = archive.exists()
+    if not found:
+        archive = _download(source, work)
+    elif source.checksum and not _has_checksum(archive, source.checksum):
+        raise _failure(
+            source,
+            f"{archive} is not the official archive: its checksum is not "
+            f"{source.checksum}.",
+            "Delete it and run again to download it.",
+        )
+    kept = found or source.checksum is not None
+    if not found and kept:
+        archive = archive.replace(source.archive)
+    try:
+        unpack(archive, work / "unpacked")
+    except ArchiveError as error:
+        todo = f"Delete {archive} and run again." if kept else "Run again."
+        raise _failure(source, f"{error}.", todo) from error
+    folders = [p for p in (work / "unpacked").rglob("*") if p.is_dir()]
+    for folder in (work / "unpacked", *sorted(folders)):
+        if all((folder / name).is_file() for name in source.files):
+            break
+    else:
+        raise _failure(
+            source,
+            f"{archive.name} lacks some of {list(source.files)}.",
+            f"Delete {archive} and run again." if kept else "Run again.",
+        )
+    if not kept:  # without a checksum, what it holds is the check
+        archive.replace(source.archive)
+    try:
+        folder.rename(target)
+    except OSError:
+        if not _is_complete(source, target):  # else another process was faster
+            raise
+
+
+def _download(source: Source, work: Path) -> Path:
+    """Download into `work`, check, and return the archive's path there."""
+    size = "unknown size" if source.size is None else f"{source.size / 1e6:,.1f} MB"
+    print(f"{source.title}: downloading {size} from {source.url}")
+    print(f"  license: {source.license}")
+    print(f"  to: {cache_folder()} (set URLM_DATA to change this)")
+    if source.checksum is None:
+        print("  the publisher gives no checksum: the rows are counted instead")
+    silent = os.environ.get("TQDM_DISABLE", "0").lower() not in ("", "0", "false")
+    long = source.size is None or source.size > LONG_DOWNLOAD
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # what pooch would say is printed above
+    host = source.url.split("/")[2]
+    todo = "Check the connection and run again."
+    try:
+        path = pooch.retrieve(
+            source.url,
+            known_hash=source.checksum,
+            fname=source.archive.name,
+            path=work,
+            downloader=pooch.HTTPDownloader(
+                progressbar=long and not silent, chunk_size=2**16, timeout=TIMEOUT
+            ),
+        )
+    except requests.HTTPError as error:
+        todo = "The publisher may have moved it; try later."
+        raise _failure(source, f"{host} answered {error}.", todo) from error
+    except requests.Timeout as error:
+        what = f"no answer from {host} within {TIMEOUT:g} s."
+        raise _failure(source, what, todo) from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        what = f"{host} cut the connection off before the end of the file."
+        raise _failure(source, what, todo) from error
+    except requests.RequestException as error:
+        what = f"can't reach {host} ({_reason(error)})."
+        raise _failure(source, what, todo) from error
+    except ValueError as error:  # pooch: the checksum differs
+        what = f"the downloaded file is not the official one. {error}"
+        raise _failure(source, what, "Run again; if it stays, tell us.") from error
+    finally:
+        logger.setLevel(level)
+    return Path(path)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause: 'Connection refused', 'Name … not known'."""
+    inner = error.args[0] if error.args else error
+    inner = getattr(inner, "reason", inner)
+    return str(inner).rsplit(": ", 1)[-1].rstrip(")'")
+
+
+def _has_checksum(path: Path, checksum: str) -> bool:
+    algorithm, _, expected = checksum.partition(":")
+    return bool(pooch.file_hash(str(path), alg=algorithm) == expected)

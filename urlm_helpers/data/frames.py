@@ -1,0 +1,146 @@
+"""From a reader's own data frames to the one data shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from urlm_helpers.data.checks import (
+    check_columns,
+    check_ids,
+    check_numbers,
+    check_values,
+    parse_time,
+    rows,
+)
+from urlm_helpers.data.schema import DataCard, Dataset, Schema, SchemaError
+
+
+def from_frames(
+    interactions: pd.DataFrame,
+    users: pd.DataFrame | None = None,
+    items: pd.DataFrame | None = None,
+    *,
+    schema: Schema,
+    events: pd.DataFrame | None = None,
+    name: str = "my-data",
+    card: DataCard | None = None,
+    extra: Mapping[str, pd.DataFrame] | None = None,
+) -> Dataset:
+    """Make a `Dataset` of your own data frames, or say what is wrong with them.
+
+    Parameters
+    ----------
+    interactions : DataFrame
+        Columns `user`, `item`, `scenario`, `time` (unless ``schema.timed`` is False),
+        the schema's tasks and context columns; further columns are kept. `time` may
+        hold datetimes, ISO 8601 strings or epoch seconds; a time zone is converted
+        to UTC, a time without one is taken as it stands.
+    users, items : DataFrame, optional
+        One row per id. Omitted: built from the ids, in order of first appearance.
+    schema : Schema
+    events : DataFrame, optional
+        Default: the interactions whose first task is 1.
+    name : str
+    card : DataCard, optional
+        Counts of the three tables are filled in when the card has none.
+    extra : mapping of str to DataFrame, optional
+
+    Returns
+    -------
+    Dataset
+        Copies: the caller's frames are never modified. Rows keep their order and are
+        numbered from 0.
+
+    Raises
+    ------
+    SchemaError
+        A missing or repeated column, an empty table, a missing, unknown or duplicate
+        id, a label that is not 0/1, a child task without its parent, an unknown
+        scenario, a numeric feature that is not a number or is infinite (a missing one
+        is allowed), a time that can't be parsed.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {"user": [1, 1, 2], "item": ["a", "b", "a"], "scenario": "home",
+    ...      "time": ["2026-01-01", "2026-01-02", "2026-01-02"],
+    ...      "click": [1, 0, 1], "buy": [0, 0, 1]})
+    >>> schema = Schema(("home",), ("click", "buy"), funnel={"buy": "click"})
+    >>> from_frames(log, schema=schema)
+    Dataset('my-data': 3 interactions, 2 users, 2 items, scenarios ('home',), \
+tasks ('click', 'buy'))
+    >>> from_frames(log.assign(click=0), schema=schema)
+    Traceback (most recent call last):
+        ...
+    urlm_helpers.data.schema.SchemaError: interactions: 'buy' is 1 where 'click' is 0 in 1 \
+row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click' to 1 \
+there or leave 'buy' out of the funnel
+    """
+    time = ("time",) if schema.timed else ()
+    context = (*schema.context_categorical, *schema.context_numeric)
+    needed = ("user", "item", "scenario", *time, *schema.tasks, *context)
+    check_columns("interactions", interactions, needed)
+    if not schema.timed and "time" in interactions.columns:
+        raise SchemaError(
+            "interactions has a column 'time', but the schema says timed=False: drop "
+            "the column or set timed=True"
+        )
+    if interactions.empty:
+        raise SchemaError("interactions has no rows: there is nothing to learn from")
+    if events is not None:
+        check_columns("events", events, ("user", "item", *time))
+
+    name_column = () if schema.item_name is None else (schema.item_name,)
+    features = {
+        "user": (*schema.user_categorical, *schema.user_numeric),
+        "item": (*schema.item_categorical, *schema.item_numeric, *name_column),
+    }
+    logs = {"interactions": interactions} | (
+        {} if events is None else {"events": events}
+    )
+    tables: dict[str, pd.DataFrame] = {}
+    for key, table in (("user", users), ("item", items)):
+        for log_name, log in logs.items():
+            if (missing := log[key].isna()).any():
+                raise SchemaError(
+                    f"{log_name}: no {key!r} in {rows(log, missing)}: fill in the id "
+                    "or drop the row"
+                )
+        if table is None:
+            ids = pd.concat([log[key] for log in logs.values()]).drop_duplicates()
+            table = ids.reset_index(drop=True).to_frame()
+            check_columns(f"{key}s", table, features[key], " (built from the ids)")
+        else:
+            check_columns(f"{key}s", table, (key, *features[key]))
+            check_ids(key, table, logs)
+        tables[key] = table.reset_index(drop=True).copy()
+
+    check_values(interactions, schema)
+    check_numbers("interactions", interactions, schema.context_numeric)
+    check_numbers("users", tables["user"], schema.user_numeric)
+    check_numbers("items", tables["item"], schema.item_numeric)
+
+    log = interactions.copy()
+    for task in schema.tasks:
+        log[task] = log[task].astype("int8")
+    for column in time:
+        log[column] = parse_time("interactions", log)
+    log = log.reset_index(drop=True)
+    if events is None:
+        did = log[schema.tasks[0]] == 1
+        done = log.loc[did, ["user", "item", *time, "scenario"]].reset_index(drop=True)
+    else:
+        done = events.copy()
+        for column in time:
+            done[column] = parse_time("events", done)
+        done = done.reset_index(drop=True)
+    card = card or DataCard(name, "given as data frames", "not stated")
+    if not card.counts:
+        sizes = {"interactions": log, "users": tables["user"], "items": tables["item"]}
+        card = replace(card, counts={what: len(frame) for what, frame in sizes.items()})
+    return Dataset(
+        name, log, tables["user"], tables["item"], schema, done, card, dict(extra or {})
+    )

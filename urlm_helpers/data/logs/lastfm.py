@@ -1,0 +1,97 @@
+"""Last.fm 2K (HetRec 2011): who listens to which artist, and who is whose friend."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from urlm_helpers.data.download import Source, fetch
+from urlm_helpers.data.frames import from_frames
+from urlm_helpers.data.schema import DataCard, Dataset, Schema
+
+SOURCE = Source(
+    title="Last.fm 2K (HetRec 2011)",
+    url="https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",
+    folder="hetrec2011-lastfm-2k",
+    files=("user_artists.dat", "user_friends.dat"),
+    license="non-commercial use only",
+)
+CARD = DataCard(
+    title="Last.fm 2K (HetRec 2011)",
+    origin="Collected from the music service Last.fm by the Information Retrieval "
+    "Group of Universidad Autónoma de Madrid for the HetRec 2011 workshop; hosted by "
+    "GroupLens.",
+    license="Non-commercial use only. Publications must cite the workshop.",
+    citation="I. Cantador, P. Brusilovsky and T. Kuflik. Second Workshop on "
+    "Information Heterogeneity and Fusion in Recommender Systems (HetRec 2011). "
+    "RecSys 2011.",
+    known_problems=(
+        "Positive-only: every row is an artist that the user listened to, so `listen` "
+        "is always 1. What a model learns depends on how negatives are drawn.",
+        "There is no time: it can't be split into past and future, and no history "
+        "can be built. Results of random splits say little about tomorrow.",
+        "At most 50 artists per user (the most played), so a missing pair does not "
+        "mean that the user never listened. `plays` is the outcome, not a feature.",
+        "The publisher gives no checksum: the rows are counted instead.",
+    ),
+)
+
+
+def build() -> Dataset:
+    """Read Last.fm 2K, fetching it when it is not in the cache.
+
+    Returns
+    -------
+    Dataset
+        Untimed; ``extra["friends"]`` holds each friendship in both directions (`user`,
+        `friend`). Without the file ``artists.dat`` an artist is named "artist 123".
+        ``card.counts`` holds the numbers of `links`, `users`, `artists` and
+        `friend pairs` read.
+    """
+    folder = fetch(SOURCE)
+    links = _read(folder / "user_artists.dat", ["user", "item", "plays"])
+    links.insert(2, "scenario", "music")
+    links["listen"] = 1
+    friends = _read(folder / "user_friends.dat", ["user", "friend"])
+    users = pd.DataFrame({"user": links["user"].drop_duplicates().sort_values()})
+    items = pd.DataFrame({"item": links["item"].drop_duplicates().sort_values()})
+    unnamed = "artist " + items["item"].astype(str)
+    if (folder / "artists.dat").is_file():
+        artists = _read(folder / "artists.dat", ["item", "name"]).set_index("item")
+        items["name"] = items["item"].map(artists["name"]).fillna(unnamed)
+    else:
+        items["name"] = unnamed
+    counts = {
+        "links": len(links),
+        "users": len(users),
+        "artists": len(items),
+        "friend pairs": len(friends),
+    }
+    return from_frames(
+        links,
+        users,
+        items,
+        schema=Schema(
+            scenarios=("music",), tasks=("listen",), item_name="name", timed=False
+        ),
+        name="lastfm-2k",
+        card=replace(CARD, counts=counts),
+        extra={"friends": friends},
+    )
+
+
+def _read(path: Path, names: list[str]) -> pd.DataFrame:
+    return pd.read_csv(
+        path,
+        sep="\t",
+        header=0,
+        names=names,
+        usecols=range(len(names)),
+        encoding="utf-8",
+        encoding_errors="replace",  # a broken letter in a name is no reason to stop
+        quoting=csv.QUOTE_NONE,
+        keep_default_na=False,  # an artist may be called "NA"
+    )

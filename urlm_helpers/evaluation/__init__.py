@@ -1,0 +1,62 @@
+"""Evaluation, sections 4.3 and 5.4: metrics, intervals, comparisons, policies."""
+
+from urlm_helpers.evaluation.bootstrap import (
+    METRICS,
+    percentile_interval,
+    resample_users,
+    values,
+)
+from urlm_helpers.evaluation.calibration import (
+    calibration_table,
+    ece,
+    pcoc,
+    undo_downsampling,
+)
+from urlm_helpers.evaluation.catalog import exposure, gini, shown_popularity
+from urlm_helpers.evaluation.comparison import compare, holm, user_mean
+from urlm_helpers.evaluation.deciles import pcoc_deciles
+from urlm_helpers.evaluation.intervals import cells, evaluate, ranking_table
+from urlm_helpers.evaluation.metrics import (
+    auc,
+    entropy,
+    gauc,
+    log_loss,
+    normalized_entropy,
+    threshold_metrics,
+)
+from urlm_helpers.evaluation.off_policy import effective_sample_size, policy_value
+from urlm_helpers.evaluation.ranking import query_metrics, ranking_metrics
+from urlm_helpers.evaluation.slices import cold_start, evaluate_slices
+
+__all__ = [
+    "METRICS",
+    "auc",
+    "calibration_table",
+    "cells",
+    "cold_start",
+    "compare",
+    "ece",
+    "effective_sample_size",
+    "entropy",
+    "evaluate",
+    "evaluate_slices",
+    "exposure",
+    "gauc",
+    "gini",
+    "holm",
+    "log_loss",
+    "normalized_entropy",
+    "pcoc",
+    "pcoc_deciles",
+    "percentile_interval",
+    "policy_value",
+    "query_metrics",
+    "ranking_metrics",
+    "ranking_table",
+    "resample_users",
+    "shown_popularity",
+    "threshold_metrics",
+    "undo_downsampling",
+    "user_mean",
+    "values",
+]

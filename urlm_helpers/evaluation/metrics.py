@@ -1,0 +1,328 @@
+"""Metrics of predicted probabilities: order, log-loss and decisions.
+
+Every function takes plain arrays with one entry per row (an impression): the 0/1
+label `y`, the predicted probability `p` (or any real `score` where only the order
+counts) and, where rows stand for more than one impression, a `weight`. A metric that
+is not defined on its input, such as the AUC of rows with one class, is NaN.
+
+`urlm_helpers.evaluation.calibration` has PCOC, ECE and the calibration table,
+`urlm_helpers.evaluation.ranking` the metrics of a ranked catalogue, and
+`urlm_helpers.evaluation.intervals` the scenario × task table with intervals.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from urlm_helpers.data.checks import refuse
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Gauc(NamedTuple):
+    """Grouped AUC and the share of rows it leaves out."""
+
+    value: float
+    dropped: float
+
+
+def checked(
+    y: ArrayLike,
+    score: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    probability: bool = True,
+) -> tuple[Floats, Floats, Floats]:
+    """Return label, score and weight as float64 arrays, or say what is wrong."""
+    y = np.asarray(y, dtype=np.float64)
+    score = np.asarray(score, dtype=np.float64)
+    weight = np.ones(y.shape) if weight is None else np.asarray(weight, np.float64)
+    name = "p" if probability else "score"
+    if not (y.ndim == 1 and y.shape == score.shape == weight.shape):
+        raise ValueError(
+            f"y, {name} and weight must be 1-D and of one length, got shapes "
+            f"{y.shape}, {score.shape} and {weight.shape}"
+        )
+    refuse(y, (y != 0) & (y != 1), "y must be 0 or 1")
+    refuse(weight, ~((weight >= 0) & np.isfinite(weight)), "weight must be >= 0")
+    if probability:
+        refuse(score, ~((score >= 0) & (score <= 1)), "p must lie in [0, 1]")
+    else:
+        refuse(score, np.isnan(score), "score must not be NaN")
+    return y, score, weight
+
+
+def codes(ids: ArrayLike, name: str, rows: int) -> tuple[Ints, pd.Index]:
+    """Integer codes and labels, by first appearance or in a categorical's order."""
+    column = pd.Series(ids)
+    if len(column) != rows:
+        raise ValueError(f"{name} has {len(column)} rows, expected {rows}")
+    ordered = isinstance(column.dtype, pd.CategoricalDtype)
+    code, labels = pd.factorize(column, sort=ordered)
+    if (code < 0).any():
+        raise ValueError(f"{name} is missing in row {int(np.argmax(code < 0))}")
+    return code.astype(np.int64), pd.Index(labels)
+
+
+def divide(numerator: Floats, denominator: Floats) -> Floats:
+    """Elementwise ratio, NaN where the denominator is not positive."""
+    defined = denominator > 0
+    safe = np.where(defined, denominator, 1.0)
+    return np.where(defined, numerator / safe, np.nan)
+
+
+def group_sum(group: Ints, values: Floats, groups: int) -> Floats:
+    """Sum of the values in each group; `group` holds codes below `groups`."""
+    return np.bincount(group, values, groups).astype(np.float64)
+
+
+def tie_bounds(positive: Floats, negative: Floats) -> tuple[Ints, Ints, Ints]:
+    """Order the negatives and find, per positive, how many score less, or no more.
+
+    With `order, low, high`, the negatives `order[:low[i]]` score less than positive i
+    and `order[low[i]:high[i]]` tie with it.
+    """
+    order = np.argsort(negative, kind="stable")
+    ranked = negative[order]
+    low = np.searchsorted(ranked, positive, side="left")
+    high = np.searchsorted(ranked, positive, side="right")
+    return order, low, high
+
+
+def auc(y: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
+    r"""Area under the ROC curve: how often a positive scores above a negative.
+
+    .. math:: \frac{\sum_{i: y_i=1} \sum_{j: y_j=0} w_i w_j
+              \bigl([s_i > s_j] + \tfrac12 [s_i = s_j]\bigr)}
+              {\sum_{i: y_i=1} w_i \sum_{j: y_j=0} w_j}
+
+    Ties count one half, so a constant score has exactly 0.5. The cost is
+    O(n log n). A weight that is the same for all negatives (the 1/rate of
+    down-sampling) cancels.
+
+    Parameters
+    ----------
+    y : array of 0/1, shape (rows,)
+    score : array, shape (rows,)
+        Any real numbers; only their order matters.
+    weight : array, shape (rows,), optional
+        How many rows each row stands for.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN where one class has no weight.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, a label is not 0/1, a score is NaN or a weight negative.
+
+    References
+    ----------
+    Hanley, J. A. and McNeil, B. J. (1982). The meaning and use of the area under a
+    receiver operating characteristic (ROC) curve. Radiology 143(1).
+
+    Examples
+    --------
+    >>> auc([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1])
+    0.75
+    >>> auc([1, 0, 1, 0], [0.3, 0.3, 0.3, 0.3])
+    0.5
+    """
+    y, score, weight = checked(y, score, weight, probability=False)
+    positive = y == 1
+    order, low, high = tie_bounds(score[positive], score[~positive])
+    below = np.concatenate([[0.0], np.cumsum(weight[~positive][order])])
+    gain = weight[positive]
+    if below[-1] == 0 or gain.sum() == 0:
+        return float("nan")
+    beaten = (below[low] + below[high]) / (2 * below[-1])
+    return float((gain * beaten).sum() / gain.sum())
+
+
+def user_auc(
+    y: Floats, score: Floats, weight: Floats, user: Ints, users: int
+) -> Floats:
+    """AUC within each user, NaN for one class; `user` holds codes below `users`."""
+    if not len(y):
+        return np.full(users, np.nan)
+    order = np.lexsort((score, user))
+    y, score, weight, user = y[order], score[order], weight[order], user[order]
+    tie_start = np.ones(len(y), dtype=bool)
+    tie_start[1:] = (user[1:] != user[:-1]) | (score[1:] != score[:-1])
+    starts = np.flatnonzero(tie_start)
+    owner = user[starts]
+    positive = np.add.reduceat(weight * y, starts)
+    negative = np.add.reduceat(weight * (1 - y), starts)
+    below = np.cumsum(negative) - negative
+    first = np.ones(len(owner), dtype=bool)
+    first[1:] = owner[1:] != owner[:-1]
+    below -= below[np.flatnonzero(first)[np.cumsum(first) - 1]]
+    won = group_sum(owner, positive * (below + negative / 2), users)
+    pairs = group_sum(owner, positive, users) * group_sum(owner, negative, users)
+    return divide(won, pairs)
+
+
+def gauc(
+    y: ArrayLike,
+    score: ArrayLike,
+    user: ArrayLike,
+    weight: Literal["impressions", "positives"] = "impressions",
+    row_weight: ArrayLike | None = None,
+) -> Gauc:
+    r"""Grouped AUC: the mean of the users' own AUCs.
+
+    .. math:: \mathrm{GAUC} = \frac{\sum_u n_u \mathrm{AUC}_u}{\sum_u n_u}
+
+    over the users with both classes; :math:`n_u` counts the user's impressions or
+    positives. It measures the order *within* a user, which is what a recommendation
+    list shows; the pooled AUC also rewards knowing which users click more.
+
+    Parameters
+    ----------
+    y, score : array, shape (rows,)
+    user : array, shape (rows,)
+        The id of each row's user.
+    weight : {"impressions", "positives"}
+        What a user counts for.
+    row_weight : array, shape (rows,), optional
+        How many impressions each row stands for.
+
+    Returns
+    -------
+    Gauc
+        `value`, and `dropped`: the share of rows whose user has one class only.
+
+    Raises
+    ------
+    ValueError
+        As `auc`; also for another `weight`.
+
+    References
+    ----------
+    Zhou, G. et al. (2018). Deep interest network for click-through rate prediction.
+    KDD. arXiv:1706.06978, section 5.3.
+
+    Examples
+    --------
+    >>> gauc([1, 0, 1, 0, 0], [0.9, 0.1, 0.2, 0.4, 0.5], ["a", "a", "b", "b", "c"])
+    Gauc(value=0.5, dropped=0.2)
+    """
+    y, score, row_weight = checked(y, score, row_weight, probability=False)
+    code, names = codes(user, "user", len(y))
+    each = user_auc(y, score, row_weight, code, len(names))
+    size = user_size(y, row_weight, code, len(names), weight)
+    known = ~np.isnan(each)
+    dropped = float((~known)[code].mean()) if len(y) else 1.0
+    if size[known].sum() == 0:
+        return Gauc(float("nan"), dropped)
+    return Gauc(float(np.average(each[known], weights=size[known])), dropped)
+
+
+def user_size(y: Floats, weight: Floats, user: Ints, users: int, what: str) -> Floats:
+    """Count what each user weighs in GAUC: impressions or positives."""
+    if what not in ("impressions", "positives"):
+        raise ValueError(f"weight must be 'impressions' or 'positives', got {what!r}")
+    return group_sum(user, weight if what == "impressions" else weight * y, users)
+
+
+def row_log_loss(y: Floats, p: Floats) -> Floats:
+    """Log-loss of each row, nats; p is kept at least 2.2e-16 away from 0 and 1."""
+    tiny = np.finfo(np.float64).eps
+    p = np.clip(p, tiny, 1 - tiny)
+    return -(y * np.log(p) + (1 - y) * np.log1p(-p))
+
+
+def log_loss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
+    r"""Mean negative log-likelihood of the labels, in nats.
+
+    .. math:: -\frac{\sum_i w_i \bigl(y_i \ln p_i + (1-y_i) \ln(1-p_i)\bigr)}
+              {\sum_i w_i}
+
+    Lower is better. Its expected value is smallest where p is the true probability.
+    A p of 0 or 1 is moved 2.2e-16 inside, so a confident error costs about 36, not
+    infinity.
+
+    Examples
+    --------
+    >>> round(log_loss([1, 0], [0.9, 0.2]), 4)
+    0.1643
+    """
+    y, p, weight = checked(y, p, weight)
+    return float(divide((weight * row_log_loss(y, p)).sum(), weight.sum()))
+
+
+def entropy(rate: Floats) -> Floats:
+    """Entropy of a 0/1 variable with this rate, nats; 0 at rates 0 and 1."""
+    rate = np.asarray(rate, dtype=np.float64)
+    inside = (rate > 0) & (rate < 1)
+    r = np.where(inside, rate, 0.5)
+    h = -(r * np.log(r) + (1 - r) * np.log1p(-r))
+    return np.where(np.isnan(rate), np.nan, np.where(inside, h, 0.0))
+
+
+def normalized_entropy(
+    y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None
+) -> float:
+    r"""Log-loss over the log-loss of always predicting the base rate.
+
+    .. math:: \mathrm{NE} = \frac{\text{log-loss}}{H(\bar y)},
+              \qquad H(r) = -r \ln r - (1-r) \ln(1-r)
+
+    Below 1 the model knows more than the base rate. Unlike the log-loss it can be
+    compared between scenarios with different base rates. NaN for one class.
+
+    References
+    ----------
+    He, X. et al. (2014). Practical lessons from predicting clicks on ads at
+    Facebook. ADKDD. doi:10.1145/2648584.2648589, section 3.
+
+    Examples
+    --------
+    >>> normalized_entropy([1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25])
+    1.0
+    """
+    y, p, weight = checked(y, p, weight)
+    total = weight.sum()
+    loss = divide((weight * row_log_loss(y, p)).sum(), total)
+    return float(divide(loss, entropy(divide((weight * y).sum(), total))))
+
+
+def threshold_metrics(
+    y: ArrayLike,
+    p: ArrayLike,
+    threshold: float = 0.5,
+    weight: ArrayLike | None = None,
+) -> dict[str, float]:
+    r"""Accuracy, precision, recall and F1 of the decision p ≥ threshold.
+
+    .. math:: \mathrm{accuracy} = \frac{TP + TN}{W},\;
+              \mathrm{precision} = \frac{TP}{TP + FP},\;
+              \mathrm{recall} = \frac{TP}{TP + FN},\;
+              F_1 = \frac{2\,TP}{2\,TP + FP + FN}
+
+    each NaN where its denominator is 0. For a rare event "never" has an accuracy
+    near 1; read accuracy beside recall or not at all.
+
+    Examples
+    --------
+    >>> threshold_metrics([1, 0, 0, 0], [0.4, 0.3, 0.2, 0.1])
+    {'accuracy': 0.75, 'precision': nan, 'recall': 0.0, 'f1': 0.0}
+    """
+    y, p, weight = checked(y, p, weight)
+    said = p >= threshold
+    hit = (weight * (said * y)).sum()
+    said_total, true_total = (weight * said).sum(), (weight * y).sum()
+    right = (weight * (said == (y == 1))).sum()
+    return {
+        "accuracy": float(divide(right, weight.sum())),
+        "precision": float(divide(hit, said_total)),
+        "recall": float(divide(hit, true_total)),
+        "f1": float(divide(2 * hit, said_total + true_total)),
+    }

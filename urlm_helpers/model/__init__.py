@@ -1,0 +1,26 @@
+"""The unified model, its losses, and how the losses of tasks are balanced; part 4."""
+
+from urlm_helpers.model.balance import Balance, GradNorm, UncertaintyWeights
+from urlm_helpers.model.debiased import DoublyRobustLoss, InversePropensityLoss
+from urlm_helpers.model.generative import NextAction, sequences
+from urlm_helpers.model.heads import Heads, along_funnel
+from urlm_helpers.model.losses import EntireSpaceLoss, FunnelLoss
+from urlm_helpers.model.surgery import PCGrad, surgery
+from urlm_helpers.model.unified import UnifiedRecommender
+
+__all__ = [
+    "Balance",
+    "DoublyRobustLoss",
+    "EntireSpaceLoss",
+    "FunnelLoss",
+    "GradNorm",
+    "Heads",
+    "InversePropensityLoss",
+    "NextAction",
+    "PCGrad",
+    "UncertaintyWeights",
+    "UnifiedRecommender",
+    "along_funnel",
+    "sequences",
+    "surgery",
+]

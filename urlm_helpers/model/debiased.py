@@ -1,0 +1,180 @@
+"""Losses that correct for who gets to be a row: inverse propensity, doubly robust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.model.losses import (
+    FunnelLoss,
+    _cross_entropy,
+    _joint_cross_entropy,
+    _log_probabilities,
+    _of_parents,
+)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class InversePropensityLoss(FunnelLoss):
+    r"""Child tasks learned as if every parent had happened: ESCM²-IPS [1]_.
+
+    A child's error :math:`\delta_t`, the cross-entropy of its label, is known where
+    its parent happened (:math:`o = 1`). Divided by the probability :math:`\hat p` of
+    that, its mean is the mean error over *all* rows, provided that :math:`\hat p` is
+    right and the features explain both events:
+
+    .. math:: L_t = w_t \Big( \frac{o \, \delta_t}{\max(\hat p, c)}
+        + \lambda H(y_t, P_t) \Big)
+
+    :math:`\hat p` is the model's own product along the ancestors; no gradient flows
+    through it, or the model would lower the loss by raising it. The second term is
+    that of :class:`EntireSpaceLoss`. Roots contribute their cross-entropy.
+
+    Where negatives were down-sampled, :math:`\hat p` is the probability *before* that:
+    every row with an event was kept, so the sum is unbiased for all rows that there
+    were. The loss is its mean over the logged rows, which are fewer: a child then
+    counts more against the root than without down-sampling; see ``weights``.
+
+    Parameters
+    ----------
+    parents, negative_rate, weights
+        As of :class:`FunnelLoss`.
+    clip : float
+        :math:`c`, the least probability that is divided by. Bounds the weight of a row
+        by :math:`1/c`, at the price of a bias in rows with smaller ones.
+    entire_space : float
+        :math:`\lambda`.
+
+    Raises
+    ------
+    ValueError
+        As of :class:`FunnelLoss`; if ``clip`` is not in (0, 1] or ``entire_space`` is
+        negative.
+
+    References
+    ----------
+    .. [1] H. Wang et al., "ESCM²: Entire Space Counterfactual Multi-Task Model for
+       Post-Click Conversion Rate Estimation", SIGIR 2022. arXiv:2204.05125
+
+    Examples
+    --------
+    >>> loss = InversePropensityLoss(parents=[-1, 0], entire_space=0)
+    >>> each = loss.tasks(np.array([[0, 0], [1, 1]]), np.zeros((2, 2)))
+    >>> (np.asarray(each) / np.log(2)).round(2).tolist()  # click, then error / 0.5
+    [[1.0, 0.0], [1.0, 2.0]]
+    """
+
+    def __init__(
+        self,
+        parents: Sequence[int],
+        negative_rate: float = 1.0,
+        weights: Sequence[float] | None = None,
+        clip: float = 0.01,
+        entire_space: float = 1.0,
+        name: str = "inverse_propensity",
+    ) -> None:
+        super().__init__(parents, negative_rate, weights, name)
+        if not 0 < clip <= 1 or not entire_space >= 0:
+            raise ValueError(
+                "clip lies in (0, 1] and entire_space is not negative, "
+                f"got {clip} and {entire_space}"
+            )
+        self.clip = float(clip)
+        self.entire_space = float(entire_space)
+
+    def tasks(self, y_true: Any, y_pred: Any) -> Any:
+        """Return what each task adds to the loss of each row, ``(batch, tasks)``."""
+        y, z = self._labels_and_logits(y_true, y_pred)
+        each = self._inverse(y, y_pred) * _cross_entropy(y, z) + self._joint(y, z)
+        return each * ops.convert_to_tensor(self.weights, each.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"clip": self.clip, "entire_space": self.entire_space}
+        return {**super().get_config(), **own}
+
+    def _inverse(self, y: Any, z: Any) -> Any:
+        """Return what a row's error counts, ``(batch, tasks)``; 1 for roots."""
+        p = ops.exp(_log_probabilities(z, self.parents)[0])
+        p = _of_parents(p, self.parents, ops.ones_like(p[:, 0]))
+        return self._happened(y) / ops.stop_gradient(ops.maximum(p, self.clip))
+
+    def _joint(self, y: Any, z: Any) -> Any:
+        """Return the entire-space term of the children, ``(batch, tasks)``."""
+        scale = [self.entire_space if p >= 0 else 0.0 for p in self.parents]
+        joint = _joint_cross_entropy(y, z, self.parents)
+        return joint * ops.convert_to_tensor(scale, joint.dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DoublyRobustLoss(InversePropensityLoss):
+    r"""Child tasks learned from imputed and observed errors: ESCM²-DR [1]_.
+
+    The model has one more output per child, :math:`c_t`, whose
+    :math:`\hat\delta_t = \mathrm{softplus}(c_t)` guesses the child's error where its
+    parent did not happen. The mean is right if the guess *or* :math:`\hat p` is:
+
+    .. math:: L_t = w_t \Big( \hat\delta_t + \frac{o}{\hat p}
+        (\delta_t - \hat\delta_t) + \frac{o}{\hat p} (\delta_t - \hat\delta_t)^2
+        + \lambda H(y_t, P_t) \Big)
+
+    with :math:`\hat p` clipped and without gradient as in
+    :class:`InversePropensityLoss`. The squared error is what the guess learns from; to
+    :math:`\delta_t` itself it passes no gradient, which the paper leaves open: else the
+    child would be drawn to where it is easy to guess.
+
+    The guess has its own output and passes no gradient to :math:`\delta`, so the
+    gradient of the child's logit is that of :class:`InversePropensityLoss` exactly,
+    without the lower variance that the *value* has. The two train differently only
+    through what the guess does to shared parameters.
+
+    Where negatives were down-sampled, :math:`\hat\delta_t` of a row without any event
+    stands for :math:`1/r` such rows.
+
+    On logits without the extra outputs (``UnifiedRecommender.logits`` leaves them out,
+    and so `fit` does when it validates) this is :class:`FunnelLoss`.
+
+    Parameters
+    ----------
+    parents, negative_rate, weights, clip, entire_space
+        As of :class:`InversePropensityLoss`.
+
+    References
+    ----------
+    .. [1] H. Wang et al., "ESCM²: Entire Space Counterfactual Multi-Task Model for
+       Post-Click Conversion Rate Estimation", SIGIR 2022. arXiv:2204.05125
+
+    Examples
+    --------
+    >>> loss = DoublyRobustLoss(parents=[-1, 0], entire_space=0)
+    >>> labels, logits = np.array([[0, 0], [1, 1]]), np.zeros((2, 3))
+    >>> each = loss.tasks(labels, logits)  # the guess ln 2 is right in the second row
+    >>> (np.asarray(each) / np.log(2)).round(2).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+
+    def tasks(self, y_true: Any, y_pred: Any) -> Any:
+        """Return what each task adds to the loss of each row, ``(batch, tasks)``."""
+        n = len(self.parents)
+        children = [t for t, p in enumerate(self.parents) if p >= 0]
+        if y_pred.shape[1] != n + len(children):
+            return FunnelLoss.tasks(self, y_true, y_pred)
+        z_all = y_pred[:, :n]
+        y, z = self._labels_and_logits(y_true, z_all)
+        error, inverse = _cross_entropy(y, z), self._inverse(y, z_all)
+        extra = ops.softplus(y_pred[:, n:])  # (batch, children)
+        none = ops.zeros_like(y[:, 0])
+        guess = ops.stack(
+            [extra[:, children.index(t)] if t in children else none for t in range(n)],
+            axis=1,
+        )
+        is_child = ops.convert_to_tensor([p >= 0 for p in self.parents], z.dtype)
+        missed = is_child * ops.square(ops.stop_gradient(error) - guess)
+        root = y[:, self.parents.index(-1)][:, None]
+        rows = root + (1.0 - root) / self.negative_rate
+        each = rows * guess + inverse * (error - guess + missed) + self._joint(y, z)
+        return each * ops.convert_to_tensor(self.weights, each.dtype)

@@ -1,0 +1,149 @@
+"""What is learned from single columns of the past: vocabularies, scales, buckets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+UNSEEN = 0
+"""Index of a value that the vocabulary has not seen, and of a padded position."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The known values of one column, numbered from 1; anything else is 0.
+
+    Parameters
+    ----------
+    values : Index
+        Known values; ``values[k]`` has the index ``k + 1``.
+
+    Examples
+    --------
+    >>> words = Vocabulary.fit(pd.Series(["b", "a", "b", "c"]), min_count=2)
+    >>> words.encode(pd.Series(["a", "b", None])).tolist()
+    [0, 1, 0]
+    """
+
+    values: pd.Index
+
+    @classmethod
+    def fit(cls, past: pd.Series, min_count: int = 1) -> Vocabulary:
+        """Collect the values seen at least ``min_count`` times in ``past``.
+
+        Parameters
+        ----------
+        past : Series
+            Values from the training period only.
+        min_count : int
+            Rarer values share the index 0 with unseen ones: a row of an embedding
+            that is trained a handful of times is noise.
+        """
+        counts = past.value_counts(sort=False)
+        return cls(pd.Index(counts.index[counts.to_numpy() >= min_count]).sort_values())
+
+    def encode(self, values: pd.Series) -> np.ndarray:
+        """Return the int32 index of each value, ``(n,)``; 0 for unseen or missing."""
+        return (self.values.get_indexer(pd.Index(values)) + 1).astype("int32")
+
+    @property
+    def size(self) -> int:
+        """Number of indices, the unseen one included."""
+        return len(self.values) + 1
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Centers and scales numeric columns with the mean and deviation of the past.
+
+    Parameters
+    ----------
+    mean, std : ndarray, shape (columns,)
+        Of the past rows; a constant column gets ``std`` 1. Missing numbers are not
+        counted, and become 0, the mean.
+
+    Examples
+    --------
+    >>> scaler = Scaler.fit(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    >>> scaler.transform(np.array([[2.0, 6.0], [3.0, np.nan]])).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def fit(cls, past: np.ndarray) -> Scaler:
+        """Measure ``past``, ``(rows, columns)``: rows of the training period only."""
+        if len(past) == 0:
+            raise ValueError("a Scaler needs at least one row of the past")
+        missing = np.isnan(past)
+        if missing.any():
+            known = np.maximum((~missing).sum(axis=0), 1)
+            mean = np.where(missing, 0.0, past).sum(axis=0) / known
+            apart = np.where(missing, 0.0, past - mean)
+            std = np.sqrt((apart**2).sum(axis=0) / known)
+        else:
+            mean, std = past.mean(axis=0), past.std(axis=0)
+        return cls(mean, np.where(std > 0, std, 1.0))
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Return ``(values - mean) / std`` as float32, ``(rows, columns)``."""
+        scaled = ((values - self.mean) / self.std).astype("float32")
+        scaled[np.isnan(scaled)] = 0.0
+        return scaled
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Cuts a numeric column into buckets of the past, for use as a category.
+
+    A value that many rows share (no purchase yet: 0) has a bucket of its own; the
+    rest are cut at quantiles. A missing number is unseen.
+
+    Parameters
+    ----------
+    edges : ndarray
+        Inner edges, increasing; bucket ``k`` holds ``edges[k-1] <= value < edges[k]``.
+
+    Examples
+    --------
+    >>> buckets = Buckets.fit(np.array([0, 0, 0, 1, 2, 9]), count=3)
+    >>> buckets.encode(np.array([0, 1, 2, 100])).tolist()
+    [1, 2, 3, 3]
+    >>> Buckets.fit(np.array([1, 2, 5, 5, 5, 6, 7, 8]), count=3).edges.tolist()
+    [2, 5, 6]
+    >>> buckets = Buckets.fit(np.array([1, np.nan, 2, 3]), count=2)
+    >>> buckets.encode(np.array([np.nan, 1.0, 2.0])).tolist()
+    [0, 1, 2]
+    """
+
+    edges: np.ndarray
+
+    @classmethod
+    def fit(cls, past: np.ndarray, count: int = 16) -> Buckets:
+        """Place edges so that some ``count`` buckets hold about as many rows each."""
+        past = past[~np.isnan(past)]
+        if not len(past):
+            return cls(np.zeros(0))
+        values, rows = np.unique(past, return_counts=True)
+        often = np.flatnonzero(rows > len(past) / count)
+        common = values[often]
+        rest = past[~np.isin(past, common)]
+        at = np.arange(count) / count
+        quantiles = np.quantile(rest, at, method="lower") if len(rest) else rest
+        after = values[often[often + 1 < len(values)] + 1]  # where the next one begins
+        edges = np.unique(np.concatenate([common, after, quantiles]))
+        return cls(edges[edges > values[0]])
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Return the int32 bucket of each value, from 1 (0 stays for "unseen")."""
+        bucket = np.searchsorted(self.edges, values, side="right") + 1
+        return np.where(np.isnan(values), UNSEEN, bucket).astype("int32")
+
+    @property
+    def size(self) -> int:
+        """Number of indices, the unseen one included."""
+        return len(self.edges) + 2

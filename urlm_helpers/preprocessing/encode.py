@@ -1,0 +1,244 @@
+"""From a dataset to the dict of arrays that a model takes; the same for new rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from urlm_helpers.data.schema import Dataset
+from urlm_helpers.preprocessing.columns import UNSEEN, Buckets, Scaler, Vocabulary
+from urlm_helpers.preprocessing.lookback import LookBack
+from urlm_helpers.preprocessing.spec import InputSpec
+from urlm_helpers.preprocessing.tables import integrate
+
+SECONDS_PER_DAY = 86_400.0
+NEVER_DAYS = 1000.0
+"""Days since the last event where there was none."""
+
+
+def _columns(raw: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+    """Stack named columns into ``(rows, columns)``; there may be none."""
+    return np.stack(list(raw.values()), axis=1) if raw else np.zeros((rows, 0))
+
+
+class Encoder:
+    """Turns rows into arrays, with everything it knows learned before one moment.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Where users, items and events come from.
+    fit_until : str or Timestamp
+        Vocabularies and scales are fitted on the rows and events before this moment.
+        Histories and counts need no such cut: each row sees only what lies strictly
+        before its own time.
+    look_back : sequence of (sequence of str)
+        Column groups to count over, such as ``("user", "item")``: each gives the
+        count of earlier events with the same values, that of the last days for each
+        of ``windows``, and the days since the last, all on a log scale.
+    history_fields : sequence of str
+        Item columns that describe an event of the history, ``"item"`` among them.
+    history_length : int
+        Events in a history.
+    min_count : int
+        Users, items and other values that occur less often share the unseen index.
+        Counted are training rows, for the fields of a history earlier events.
+    windows : sequence of int
+        Days of the recent counts.
+    buckets : int
+        Each numeric column also becomes a categorical field of some so many buckets,
+        which lets the model bend a straight line; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If the dataset has no times, or no row lies before ``fit_until``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        fit_until: str | pd.Timestamp,
+        *,
+        look_back: Sequence[Sequence[str]] = (),
+        history_fields: Sequence[str] = ("item",),
+        history_length: int = 32,
+        min_count: int = 10,
+        windows: Sequence[int] = (7, 28),
+        buckets: int = 12,
+    ) -> None:
+        schema = dataset.schema
+        if not schema.timed:
+            raise ValueError(
+                f"{dataset.name} has no times: no past can be told from a future"
+            )
+        self.dataset, self.schema = dataset, schema
+        self.look_back = [tuple(by) for by in look_back]
+        self.history_fields = tuple(history_fields)
+        self.history_length, self.windows = history_length, tuple(windows)
+        self.events = self._describe_events()
+        self._number_keys()
+
+        until = pd.Timestamp(fit_until)
+        rows = self._integrate(dataset.interactions)
+        past = (rows["time"] < until).to_numpy()
+        if not past.any():
+            raise ValueError(
+                f"no row lies before {until}; the first is at {rows['time'].min()}"
+            )
+        past_events = self.events[self.events["time"] < until]
+        names = ("user", "item", *schema.user_categorical, *schema.item_categorical)
+        names += ("scenario", *schema.context_categorical)
+        self.vocabularies = {
+            name: Vocabulary.fit(
+                past_events[name] if name in self.history_fields else rows[name][past],
+                min_count,
+            )
+            for name in names
+        }
+        raw = self._numeric(rows)
+        self.numeric_names = tuple(raw)
+        self.scaler = Scaler.fit(_columns(raw, len(rows))[past])
+        self.buckets = {
+            name: Buckets.fit(values[past], buckets)
+            for name, values in (raw.items() if buckets else ())
+        }
+        self.encoded = self._encode(rows, raw)
+
+    def _describe_events(self) -> pd.DataFrame:
+        """Give each event the item columns that histories and counts need."""
+        wanted = {c for by in self.look_back for c in by} | set(self.history_fields)
+        events = self.dataset.events
+        lacking = sorted(wanted - set(events.columns))
+        from_items = [c for c in lacking if c in self.dataset.items.columns]
+        unknown = sorted(set(lacking) - set(from_items))
+        if unknown:
+            raise ValueError(
+                f"no column {unknown} in the events or the items of "
+                f"{self.dataset.name}: nothing to look back at"
+            )
+        if from_items:
+            features = self.dataset.items[["item", *from_items]]
+            events = events.merge(features, on="item", how="left", validate="m:1")
+        return events
+
+    def _number_keys(self) -> None:
+        """Number the text columns to look back by: integers are grouped faster."""
+        wanted = sorted({column for by in self.look_back for column in by})
+        self._keys = {
+            column: Vocabulary.fit(self.events[column])
+            for column in wanted
+            if not pd.api.types.is_numeric_dtype(self.events[column])
+        }
+        self._key_events = self.events[["time", *wanted]].assign(
+            **{c: keys.encode(self.events[c]) for c, keys in self._keys.items()}
+        )
+
+    def _integrate(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Join the rows with the features of their users and items."""
+        return integrate(replace(self.dataset, interactions=rows))
+
+    def _numeric(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Return the raw numeric columns of integrated rows, one array per name."""
+        schema = self.schema
+        names = schema.user_numeric + schema.item_numeric + schema.context_numeric
+        raw = {name: rows[name].to_numpy("float64") for name in names}
+        wanted = sorted({column for by in self.look_back for column in by})
+        rows = rows[["time", *wanted]].assign(
+            **{c: k.encode(rows[c]) for c, k in self._keys.items()}
+        )
+        for by in self.look_back:
+            back, label = LookBack(self._key_events, rows, by), " × ".join(by)
+            raw[f"{label}: count"] = np.log1p(back.count())
+            for window in self.windows:
+                recent = back.count(window)
+                raw[f"{label}: last {window} days"] = np.log1p(recent)
+            days = back.days_since_last(never=NEVER_DAYS)
+            raw[f"{label}: days since"] = np.log1p(days)
+        return raw
+
+    @property
+    def spec(self) -> InputSpec:
+        """What a model needs to know of these inputs."""
+        return InputSpec(
+            fields={
+                **{name: v.size for name, v in self.vocabularies.items()},
+                **{f"{name} (bucket)": b.size for name, b in self.buckets.items()},
+            },
+            numeric=self.numeric_names,
+            history_fields=self.history_fields,
+            history_length=self.history_length,
+            scenarios=self.schema.scenarios,
+            tasks=self.schema.tasks,
+            funnel=dict(self.schema.funnel),
+            negative_rate=self.schema.negative_rate,
+            user_side=self._side("user"),
+            item_side=self._side("item"),
+        )
+
+    def _side(self, who: str) -> tuple[str, ...]:
+        """Return the names of the columns that describe the user or the item alone."""
+        own = [
+            getattr(self.schema, f"{who}_{kind}") for kind in ("categorical", "numeric")
+        ]
+        names = {who, *own[0], *own[1]}
+        for by in self.look_back:
+            if set(by) <= names:
+                counts = [
+                    n for n in self.numeric_names if n.startswith(f"{' × '.join(by)}: ")
+                ]
+                names |= set(counts)
+        every = (*self.vocabularies, *self.numeric_names)
+        return tuple(name for name in every if name in names)
+
+    def transform(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Encode rows of the shape of ``dataset.interactions``; labels are not read.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            ``user``, ``item``, ``scenario``, ``time`` and the context columns.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``fields`` ``(n, fields)`` int32, ``numeric`` ``(n, columns)`` float32,
+            ``history`` ``(n, length, history fields)`` int32, oldest first and padded
+            with 0 on the left, ``history_age`` ``(n, length)`` float32, the days
+            between each event and the row, ``scenario`` ``(n,)`` int32.
+        """
+        rows = self._integrate(rows)
+        return self._encode(rows, self._numeric(rows))
+
+    def _encode(
+        self, rows: pd.DataFrame, raw: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Encode integrated rows whose raw numeric columns are known."""
+        fields = [v.encode(rows[name]) for name, v in self.vocabularies.items()]
+        fields += [b.encode(raw[name]) for name, b in self.buckets.items()]
+        return {
+            "fields": np.stack(fields, axis=1),
+            "numeric": self.scaler.transform(_columns(raw, len(rows))),
+            **self._histories(rows),
+            "scenario": pd.Index(self.schema.scenarios)
+            .get_indexer(pd.Index(rows["scenario"]))
+            .astype("int32"),
+        }
+
+    def _histories(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        at = LookBack(self.events, rows, ["user"]).last(self.history_length)
+        history = np.zeros((*at.shape, len(self.history_fields)), "int32")
+        for f, name in enumerate(self.history_fields):
+            codes = self.vocabularies[name].encode(self.events[name])
+            codes = np.append(codes, UNSEEN)  # position -1: padding
+            history[..., f] = codes[at]
+        then, now = (
+            frame["time"].to_numpy("datetime64[s]").astype("int64")
+            for frame in (self.events, rows)
+        )
+        age = (now[:, None] - np.append(then, 0)[at]) / SECONDS_PER_DAY
+        age = np.where(at >= 0, age, 0.0).astype("float32")
+        return {"history": history, "history_age": age}

@@ -1,0 +1,271 @@
+"""A small HTTP service around a model: what it accepts and what it answers.
+
+`urlm_helpers.serving.http_server` has the server, `urlm_helpers.serving.latency` the
+load to time it with.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from urlm_helpers.preprocessing.encode import Encoder
+from urlm_helpers.recommendation.lists import Scores, recommend
+from urlm_helpers.serving.http_server import Refused, Server, show
+
+YEARS = (1700, 2200)
+"""First and last year of a request; pandas counts nanoseconds in 64 bits."""
+
+
+class Service:
+    """A model behind HTTP: ``POST /score``, ``POST /recommend``, ``GET /health``.
+
+    Parameters
+    ----------
+    model : object with ``probabilities(x)``
+        Such as a :class:`~urlm_helpers.model.UnifiedRecommender` or a
+        :class:`~urlm_helpers.serving.LiteScores`. It is asked by one thread at a time.
+    encoder : Encoder
+        The one that encoded the model's training rows. Its events are the past that
+        the service knows.
+    host, port : str, int
+        Where to listen; port 0 takes a free one, see `url`.
+    max_items, max_k, max_bytes : int
+        Most items to score, longest list, largest body of a request.
+    max_waiting : int
+        Requests in work at once; one more is told to come again (503).
+
+    Notes
+    -----
+    ``/score`` takes ``user``, ``scenario``, ``items`` (a list of ids), ``/recommend``
+    ``user``, ``scenario``, ``k``. Both take ``time`` (ISO 8601, UTC unless it says
+    otherwise; by default now) and, where the schema has context columns, ``context``
+    with a value for each. Ids that the tables do not have are scored as unseen and
+    listed under ``unknown``. Everything else that is wrong gets a 4xx with ``error``.
+
+    Examples
+    --------
+    >>> from urlm_helpers.data.schema import Schema, from_frames
+    >>> data = from_frames(
+    ...     pd.DataFrame({"user": [7, 7], "item": ["a", "b"], "scenario": "shop",
+    ...                   "time": "2026-01-01", "click": [1, 0]}),
+    ...     schema=Schema(("shop",), ("click",)))
+    >>> class Half:
+    ...     def probabilities(self, x):
+    ...         return np.full((len(x["scenario"]), 1), 0.5)
+    >>> service = Service(Half(), Encoder(data, "2026-01-02", min_count=1))
+    >>> service.score({"user": 7, "scenario": "shop", "items": ["b", "z"]})["scores"]
+    [{'item': 'b', 'click': 0.5}, {'item': 'z', 'click': 0.5}]
+    >>> service.score({"user": 7, "scenario": "shelf", "items": ["b"]})
+    Traceback (most recent call last):
+        ...
+    urlm_helpers.serving.Refused: scenario must be one of ['shop'], got 'shelf'
+    >>> import urllib.request
+    >>> with service:
+    ...     urllib.request.urlopen(service.url + "/health").status
+    200
+    """
+
+    def __init__(
+        self,
+        model: Scores,
+        encoder: Encoder,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_items: int = 1000,
+        max_k: int = 100,
+        max_bytes: int = 64_000,
+        max_waiting: int = 16,
+    ) -> None:
+        self.model, self.encoder = model, encoder
+        self.host, self.port = host, port
+        self.max_items, self.max_k = max_items, max_k
+        self.max_bytes, self.max_waiting = max_bytes, max_waiting
+        data, schema = encoder.dataset, encoder.schema
+        self._known = {
+            "user": pd.Index(data.users["user"]),
+            "item": pd.Index(data.items["item"]),
+        }
+        context = {c: data.interactions[c] for c in schema.context_categorical}
+        self._kinds = {
+            name: sorted({type(v).__name__ for v in pd.unique(values).tolist()})
+            for name, values in {**self._known, **context}.items()
+        }
+        self._model_lock = threading.Lock()
+        self._server: Server | None = None
+
+    # --- what it answers --------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """Say what the service knows and how much it takes."""
+        schema = self.encoder.schema
+        return {
+            "status": "ok",
+            "scenarios": list(schema.scenarios),
+            "tasks": list(schema.tasks),
+            "context": list(schema.context_categorical + schema.context_numeric),
+            "users": len(self._known["user"]),
+            "items": len(self._known["item"]),
+            "max_items": self.max_items,
+            "max_k": self.max_k,
+        }
+
+    def score(self, request: Any) -> dict[str, Any]:
+        """Score some items for a user; raises `Refused`."""
+        row = self._common(request, "items")
+        items = request["items"]
+        if not isinstance(items, list) or not 1 <= len(items) <= self.max_items:
+            got = f"{len(items)}" if isinstance(items, list) else show(items)
+            raise Refused(
+                400, f"items must be a list of 1 to {self.max_items} ids, got {got}"
+            )
+        for item in items:
+            self._check_kind("item", item)
+        rows = pd.DataFrame({"item": items}).assign(**row)
+        p = self.probabilities(self.encoder.transform(rows))
+        tasks = self.encoder.schema.tasks
+        scores = [
+            {"item": item, **dict(zip(tasks, line, strict=True))}
+            for item, line in zip(items, p.tolist(), strict=True)
+        ]
+        unknown = [item for item in items if item not in self._known["item"]]
+        return self._answer(row, unknown, scores=scores)
+
+    def recommend(self, request: Any) -> dict[str, Any]:
+        """Rank the catalog for a user by the first task; raises `Refused`."""
+        row = self._common(request, "k")
+        k = request["k"]
+        if type(k) is not int or not 1 <= k <= self.max_k:
+            raise Refused(
+                400, f"k must be an integer from 1 to {self.max_k}, got {show(k)}"
+            )
+        rows = pd.DataFrame({"item": self._known["item"]}).assign(**row)
+        table = recommend(self, self.encoder, rows, k=k)
+        shown = ["rank", "item", *(["name"] if "name" in table else [])]
+        shown += [f"p_{task}" for task in self.encoder.schema.tasks]
+        records = table[shown].rename(columns=lambda c: c.removeprefix("p_"))
+        return self._answer(row, [], list=records.to_dict("records"))
+
+    def probabilities(self, x: Mapping[str, Any]) -> np.ndarray:
+        """Ask the model, one thread at a time; ``(rows, tasks)``."""
+        with self._model_lock:
+            return self.model.probabilities(x)
+
+    def _answer(
+        self, row: Mapping[str, Any], items: list[Any], **result: Any
+    ) -> dict[str, Any]:
+        new = row["user"] not in self._known["user"]
+        unknown = {"user": new, "items": items}
+        asked = {"user": row["user"], "scenario": row["scenario"]}
+        return {**asked, "time": row["time"].isoformat(), **result, "unknown": unknown}
+
+    # --- what it accepts --------------------------------------------------------------
+
+    def _common(self, request: Any, own: str) -> dict[str, Any]:
+        """Check the fields that both requests have; return them as columns."""
+        schema = self.encoder.schema
+        columns = schema.context_categorical + schema.context_numeric
+        needed = ["user", "scenario", own, *(["context"] if columns else [])]
+        if not isinstance(request, dict):
+            raise Refused(
+                400,
+                f"the body must be a JSON object with {needed}, got {show(request)}",
+            )
+        if missing := [name for name in needed if name not in request]:
+            raise Refused(400, f"missing {missing}: a request needs {needed}")
+        if unknown := sorted(set(request) - {*needed, "time"}):
+            raise Refused(400, f"unknown fields {unknown}: known are {needed}, 'time'")
+        self._check_kind("user", request["user"])
+        if request["scenario"] not in list(schema.scenarios):
+            raise Refused(
+                400,
+                f"scenario must be one of {list(schema.scenarios)}, got "
+                f"{show(request['scenario'])}",
+            )
+        context = request.get("context", {})
+        if not isinstance(context, dict) or set(context) != set(columns):
+            raise Refused(
+                400,
+                f"context must be an object with exactly {list(columns)}, got "
+                f"{show(context)}",
+            )
+        for column in schema.context_categorical:
+            self._check_kind(column, context[column])
+        for column in schema.context_numeric:
+            if type(context[column]) not in (int, float) or not _is_double(
+                context[column]
+            ):
+                raise Refused(
+                    400, f"{column} must be a number, got {show(context[column])}"
+                )
+        when = _moment(request.get("time"))
+        ids = {"user": request["user"], "scenario": request["scenario"]}
+        return {**ids, "time": when, **context}
+
+    def _check_kind(self, name: str, value: Any) -> None:
+        """Refuse an id or a category of another type than the tables have."""
+        kinds = self._kinds[name]
+        fits = type(value).__name__ in kinds
+        if not fits or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+            raise Refused(
+                400,
+                f"{name} must be of type {' or '.join(kinds)}, as in the tables, got "
+                f"{show(value)} ({type(value).__name__})",
+            )
+
+    # --- starting and stopping --------------------------------------------------------
+
+    def __enter__(self) -> Service:
+        self._server = Server(self)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.stopping = True
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+    @property
+    def url(self) -> str:
+        """Where the running service listens, such as ``http://127.0.0.1:40123``."""
+        if self._server is None:
+            raise RuntimeError("the service does not run: use it in a with statement")
+        return f"http://{self.host}:{self._server.server_address[1]}"
+
+
+def _is_double(value: float) -> bool:
+    """Tell whether a number of JSON, which has no limit, is a finite double."""
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def _moment(value: Any) -> pd.Timestamp:
+    """Read the time of a request, by default now, as UTC without a zone."""
+    try:
+        when = datetime.now(UTC) if value is None else datetime.fromisoformat(value)
+        if not YEARS[0] <= when.year <= YEARS[1]:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise Refused(
+            400,
+            f"time must be ISO 8601 such as '2026-01-31T18:00:00', from {YEARS[0]} to "
+            f"{YEARS[1]}, got {show(value)}",
+        ) from None
+    if when.tzinfo is not None:
+        when = when.astimezone(UTC).replace(tzinfo=None)
+    return pd.Timestamp(when)

@@ -1,0 +1,144 @@
+"""Sharing along a funnel: what a task learned is handed on to the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.sharing.base import Sharing, tower
+
+
+class _Link(keras.layers.Layer):
+    """Attention of a task over its parent's vector and its own."""
+
+    def build(self, shape: Any) -> None:
+        """Create the transfer and the three projections, each ``(width, width)``."""
+        k = shape[-1]
+        self.transfer = keras.layers.Dense(k, activation="relu", name="transfer")
+        self.value, self.key, self.query = (
+            keras.layers.Dense(k, use_bias=False, name=name)
+            for name in ("value", "key", "query")
+        )
+        for layer in (self.transfer, self.value, self.key, self.query):
+            layer.build((None, k))
+        self.scale = k**-0.5
+        self.built = True
+
+    def weights_of(self, parent: Any, own: Any) -> tuple[Any, Any]:
+        """Return both vectors ``(batch, 2, width)`` and their shares ``(batch, 2)``."""
+        u = ops.stack([self.transfer(parent), own], axis=1)
+        match = ops.sum(self.key(u) * self.query(u), axis=-1)
+        return u, ops.softmax(match * self.scale, axis=-1)
+
+    def call(self, parent: Any, own: Any) -> Any:
+        """Map two ``(batch, width)`` to one."""
+        u, share = self.weights_of(parent, own)
+        return ops.einsum("bu,bud->bd", share, self.value(u))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class AITM(Sharing):
+    r"""Adaptive information transfer along the steps of a funnel [1]_.
+
+    Each task :math:`t` has a tower, which gives :math:`q_t`. A task with a parent also
+    gets the vector :math:`p_t = g_t(z_{parent})` and weighs the two by attention:
+
+    .. math:: z_t = \sum_{u \in \{p_t, q_t\}} a_u h_1(u), \qquad
+        a = \mathrm{softmax}\left(
+            \frac{\langle h_2(u), h_3(u) \rangle}{\sqrt k} \right)_u
+
+    A root's :math:`z` is its :math:`q`. Each link has its own :math:`g` (one dense
+    layer with ReLU) and its own linear :math:`h_1, h_2, h_3`.
+
+    The paper adds a loss :math:`\max(\hat y_t - \hat y_{t-1}, 0)` to keep a step from
+    being more probable than the one before it. In this package probabilities multiply
+    along the funnel, so that it is 0 by construction and there is none.
+
+    Parameters
+    ----------
+    tasks, scenarios : int
+        How many there are.
+    units : sequence of int
+        Widths of each tower's layers; :math:`k` is the last one.
+    parents : sequence of int, optional
+        Column of each task's parent, -1 for none; parents come first. By default one
+        chain of all tasks, as in the paper.
+
+    Raises
+    ------
+    ValueError
+        If there is not one parent per task, or one does not come before its child.
+
+    References
+    ----------
+    .. [1] D. Xi et al., "Modeling the Sequential Dependence among Audience Multi-step
+       Conversions with Multi-task Learning in Targeted Display Advertising",
+       KDD 2021. arXiv:2105.08489
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = AITM(tasks=3, scenarios=1, units=(8,), parents=[-1, 0, 0])
+    >>> x, scenario = np.ones((5, 4), "float32"), np.zeros(5, int)
+    >>> [v.shape[1] for v in layer(x, scenario)], sorted(layer.links)
+    ([8, 8, 8], [1, 2])
+    """
+
+    def __init__(
+        self,
+        tasks: int,
+        scenarios: int,
+        units: Sequence[int] = (32,),
+        parents: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, scenarios, units, **kwargs)
+        self.parents = [int(p) for p in range(-1, tasks - 1)]
+        if parents is not None:
+            self.parents = [int(p) for p in parents]
+        ordered = all(-1 <= p < task for task, p in enumerate(self.parents))
+        if len(self.parents) != tasks or not ordered:
+            raise ValueError(
+                f"{tasks} tasks need as many parents, each -1 or the column of an "
+                f"earlier task, got {self.parents}"
+            )
+
+    def build(self, x_shape: Any) -> None:
+        """Create one tower per task and one link per child."""
+        self.towers = [tower(self.units, f"tower_{t}") for t in range(self.tasks)]
+        for layer in self.towers:
+            layer.build(x_shape)
+        children = [t for t, p in enumerate(self.parents) if p >= 0]
+        self._links = [_Link(name=f"link_{t}") for t in children]
+        for link in self._links:
+            link.build((None, self.width))
+        self.links = dict(zip(children, self._links, strict=True))
+        self.built = True
+
+    def call(self, x: Any, scenario: Any) -> list[Any]:
+        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
+        vectors: list[Any] = []
+        for task, parent in enumerate(self.parents):
+            own = self.towers[task](x)
+            if parent >= 0:
+                own = self.links[task](vectors[parent], own)
+            vectors.append(own)
+        return vectors
+
+    def shares(self, x: Any, scenario: Any) -> dict[int, Any]:
+        """Return how much each child takes from its parent, ``(batch,)`` per child."""
+        vectors = self(x, scenario)
+        return {
+            task: link.weights_of(vectors[self.parents[task]], self.towers[task](x))[1][
+                :, 0
+            ]
+            for task, link in self.links.items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "parents": self.parents}

@@ -1,0 +1,304 @@
+"""Experts in several stages: by task, or by scenario and then by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.sharing.base import (
+    Sharing,
+    _experts,
+    _gate,
+    _mix,
+    _views,
+    of_scenario,
+)
+
+
+class CustomizedGateControl(keras.layers.Layer):
+    """One level of :class:`PLE`: own and shared experts, one gate per task.
+
+    Parameters
+    ----------
+    tasks, scenarios : int
+        How many there are.
+    units : sequence of int
+        Widths of each expert's layers.
+    experts, shared_experts : int
+        Experts of each task, and of all.
+    last : bool
+        Whether no level follows: the shared experts then need no mixture.
+    """
+
+    def __init__(
+        self,
+        tasks: int,
+        scenarios: int,
+        units: Sequence[int],
+        experts: int,
+        shared_experts: int,
+        last: bool,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.tasks = tasks
+        self.scenarios = scenarios
+        self.units = tuple(units)
+        self.n_own, self.n_shared, self.last = experts, shared_experts, last
+
+    def build(self, x_shape: Any) -> None:
+        """Create experts and gates; the experts of a task lie side by side."""
+        n = self.tasks * self.n_own
+        self.own = _experts(n, self.units, x_shape, "own")
+        self.shared = _experts(self.n_shared, self.units, x_shape, "shared")
+        each = self.scenarios * (self.n_own + self.n_shared)
+        self.task_gates = [_gate(each, x_shape, f"gate_{t}") for t in range(self.tasks)]
+        if not self.last:
+            self.shared_gate = _gate(n + self.n_shared, x_shape, "shared_gate")
+        self.built = True
+
+    def gates(self, inputs: Sequence[Any], scenario: Any) -> list[Any]:
+        """Return each task's weights, ``(batch, experts + shared_experts)``."""
+        shape = (-1, self.scenarios, self.n_own + self.n_shared)
+        return [
+            ops.softmax(of_scenario(ops.reshape(gate(x), shape), scenario), axis=-1)
+            for gate, x in zip(self.task_gates, inputs, strict=False)
+        ]
+
+    def call(self, inputs: Sequence[Any], scenario: Any) -> list[Any]:
+        """Map one ``(batch, dim)`` per task, and the shared one, to as many.
+
+        After the last level there is no shared one.
+        """
+        n = self.n_own
+        common = _views(self.shared, inputs[-1])  # (batch, shared_experts, units[-1])
+        own = [
+            _views(self.own[t * n : (t + 1) * n], inputs[t]) for t in range(self.tasks)
+        ]
+        weights = self.gates(inputs, scenario)
+        mixed = [
+            _mix(w, ops.concatenate([views, common], axis=1))
+            for w, views in zip(weights, own, strict=True)
+        ]
+        if not self.last:
+            everything = ops.concatenate([*own, common], axis=1)
+            weight = ops.softmax(self.shared_gate(inputs[-1]), axis=-1)
+            mixed.append(_mix(weight, everything))
+        return mixed
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PLE(Sharing):
+    r"""Progressive layered extraction: experts of a task, experts of all, in levels.
+
+    .. math:: v_t^{(l)} = \mathrm{softmax}(W_{st}^{(l)} v_t^{(l-1)} + b_{st}^{(l)})
+        \cdot [E_t^{(l)}(v_t^{(l-1)}), \; E_0^{(l)}(v_0^{(l-1)})]
+
+    with the experts :math:`E_t` of task :math:`t`, the shared ones :math:`E_0`, and
+    :math:`v^{(0)} = x`. The shared vector :math:`v_0` mixes the experts of all tasks
+    and the shared ones, on all levels but the last. One level is the paper's CGC
+    [1]_. As in :class:`~urlm_helpers.sharing.MMoE`, the gate of a task is picked by
+    the row's scenario too; the paper has one scenario.
+
+    Parameters
+    ----------
+    tasks, scenarios : int
+        How many there are.
+    units : sequence of int
+        Widths of each expert's layers, on every level.
+    experts : int
+        Experts of each task on a level.
+    shared_experts : int
+        Experts of all tasks on a level.
+    levels : int
+        Number of levels.
+
+    Raises
+    ------
+    ValueError
+        If a task has no expert, nothing is shared, or there is no level.
+
+    References
+    ----------
+    .. [1] H. Tang, J. Liu, M. Zhao, X. Gong, "Progressive Layered Extraction (PLE): A
+       Novel Multi-Task Learning (MTL) Model for Personalized Recommendations", RecSys
+       2020. doi:10.1145/3383313.3412236
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = PLE(tasks=2, scenarios=3, units=(8,), levels=2)
+    >>> [v.shape[1] for v in layer(np.ones((5, 4), "float32"), np.zeros(5, int))]
+    [8, 8]
+    """
+
+    def __init__(
+        self,
+        tasks: int,
+        scenarios: int,
+        units: Sequence[int] = (32,),
+        experts: int = 1,
+        shared_experts: int = 1,
+        levels: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, scenarios, units, **kwargs)
+        if min(experts, shared_experts, levels) < 1:
+            raise ValueError(
+                "PLE needs at least one expert per task, one shared expert and one "
+                f"level; got experts={experts}, shared_experts={shared_experts}, "
+                f"levels={levels}"
+            )
+        self.n_experts, self.n_shared = experts, shared_experts
+        self.n_levels = levels
+
+    def build(self, x_shape: Any) -> None:
+        """Create the levels."""
+        self.levels = []
+        for level in range(self.n_levels):
+            one = CustomizedGateControl(
+                self.tasks,
+                self.scenarios,
+                self.units,
+                self.n_experts,
+                self.n_shared,
+                last=level == self.n_levels - 1,
+                name=f"level_{level}",
+            )
+            one.build(x_shape if level == 0 else (None, self.width))
+            self.levels.append(one)
+        self.built = True
+
+    def call(self, x: Any, scenario: Any) -> list[Any]:
+        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
+        vectors = [x] * (self.tasks + 1)
+        for level in self.levels:
+            vectors = level(vectors, scenario)
+        return vectors
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "experts": self.n_experts,
+            "shared_experts": self.n_shared,
+            "levels": self.n_levels,
+        }
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class HiNet(Sharing):
+    r"""Hierarchical information extraction: first by scenario, then by task [1]_.
+
+    .. math:: c_s = [\,G(x), \; S_s(x), \; \textstyle\sum_{m \ne s} a_{sm} S_m(x)\,],
+        \qquad v_{st} = \mathrm{softmax}(W_{st} c_s + b_{st}) \cdot
+        [E_t(c_s), E_{\mathrm{shared}}(c_s)]
+
+    :math:`G` (of all scenarios) and :math:`S_s` (of scenario :math:`s`) are each a
+    small mixture of experts. What the other scenarios' experts say is weighed by
+    :math:`a_s = \mathrm{softmax}(V e_s + d)` over :math:`m \ne s`, from an embedding
+    :math:`e_s` of the scenario. The task level is the CGC of :class:`PLE`; its experts
+    serve all scenarios, its gates are per scenario and task.
+
+    Parameters
+    ----------
+    tasks, scenarios : int
+        How many there are.
+    units : sequence of int
+        Widths of each expert's layers.
+    experts : int
+        Experts of each mixture, of each task, and of all tasks.
+    embedding : int
+        Length of the scenario's embedding.
+
+    Notes
+    -----
+    With one scenario there is no other, and the third part of :math:`c_s` is left
+    out; with two, the only other one has weight 1.
+
+    References
+    ----------
+    .. [1] J. Zhou, X. Cao, W. Li, L. Bo, K. Zhang, C. Luo, Q. Yu, "HiNet: Novel
+       Multi-Scenario & Multi-Task Learning with Hierarchical Information Extraction",
+       ICDE 2023. arXiv:2303.06095
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = HiNet(tasks=2, scenarios=3, units=(8,))
+    >>> [v.shape[1] for v in layer(np.ones((5, 4), "float32"), np.zeros(5, int))]
+    [8, 8]
+    >>> weights = ops.convert_to_numpy(layer.attention())
+    >>> weights.diagonal().tolist(), weights.sum(axis=1).round(4).tolist()
+    ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        tasks: int,
+        scenarios: int,
+        units: Sequence[int] = (32,),
+        experts: int = 2,
+        embedding: int = 8,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, scenarios, units, **kwargs)
+        self.n_experts = experts
+        self.embedding_dim = embedding
+
+    def build(self, x_shape: Any) -> None:
+        """Create both levels."""
+        mixtures = 1 + self.scenarios  # the one of all scenarios comes first
+        n = mixtures * self.n_experts
+        self.experts = _experts(n, self.units, x_shape, "expert")
+        self.gate = _gate(n, x_shape, "gate")
+        if self.scenarios > 2:
+            self.embedding = keras.layers.Embedding(
+                self.scenarios, self.embedding_dim, name="embedding"
+            )
+            self.embedding.build()
+            self.attend = keras.layers.Dense(self.scenarios, name="attend")
+            self.attend.build((None, self.embedding_dim))
+        self.by_task = CustomizedGateControl(
+            self.tasks,
+            self.scenarios,
+            self.units,
+            self.n_experts,
+            self.n_experts,
+            last=True,
+            name="by_task",
+        )
+        parts = 3 if self.scenarios > 1 else 2
+        self.by_task.build((None, parts * self.width))
+        self.built = True
+
+    def attention(self) -> Any:
+        """Return how much a scenario (row) takes from each other one (column)."""
+        own = ops.eye(self.scenarios)
+        if self.scenarios < 3:
+            return 1.0 - own
+        logits = self.attend(self.embedding(ops.arange(self.scenarios)))
+        return ops.softmax(logits - 1e9 * own, axis=-1)
+
+    def call(self, x: Any, scenario: Any) -> list[Any]:
+        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
+        shape = (-1, 1 + self.scenarios, self.n_experts)
+        gates = ops.softmax(ops.reshape(self.gate(x), shape), axis=-1)
+        views = ops.reshape(_views(self.experts, x), (*shape, self.width))
+        found = ops.einsum("bme,bmed->bmd", gates, views)
+        every = found[:, 1:]  # (batch, scenarios, units[-1])
+        parts = [found[:, 0], of_scenario(every, scenario)]
+        if self.scenarios > 1:
+            weights = ops.take(self.attention(), scenario, axis=0)
+            parts.append(_mix(weights, every))
+        extracted = ops.concatenate(parts, axis=-1)
+        return self.by_task([extracted] * (self.tasks + 1), scenario)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"experts": self.n_experts, "embedding": self.embedding_dim}
+        return {**super().get_config(), **own}

@@ -1,0 +1,174 @@
+"""Gates from the scenario on the features, and from the person on every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.sharing.base import Sharing, tower
+
+
+def gate_unit(hidden: int, out: int, x_shape: Any, name: str) -> keras.Sequential:
+    r"""Return the paper's GateNU without its factor 2: :math:`\sigma(W\,ReLU(W'z))`."""
+    gate = keras.Sequential(
+        [
+            keras.layers.Dense(hidden, activation="relu", name="hidden"),
+            keras.layers.Dense(out, activation="sigmoid", name="out"),
+        ],
+        name=name,
+    )
+    gate.build(x_shape)
+    return gate
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FeatureGate(keras.layers.Layer):
+    r"""What each feature is worth in a scenario: the gate of EPNet [1]_.
+
+    .. math:: x' = 2 \sigma(W \, \mathrm{ReLU}(W' [e_s, \mathrm{sg}(x)] + b') + b)
+        \odot x
+
+    Parameters
+    ----------
+    scenarios : int
+        How many there are.
+    hidden : int
+        Width of the hidden layer.
+    embedding : int
+        Length of the scenario's embedding :math:`e_s`.
+
+    References
+    ----------
+    .. [1] J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for
+       Infusing with Personalized Prior Information", KDD 2023. arXiv:2302.01115
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> FeatureGate(3)(np.ones((5, 4), "float32"), np.zeros(5, int)).shape
+    TensorShape([5, 4])
+    """
+
+    def __init__(
+        self, scenarios: int, hidden: int = 16, embedding: int = 8, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.scenarios, self.hidden, self.embedding_dim = scenarios, hidden, embedding
+
+    def build(self, x_shape: Any) -> None:
+        """Create the scenarios' embeddings and the gate."""
+        self.embedding = keras.layers.Embedding(
+            self.scenarios, self.embedding_dim, name="embedding"
+        )
+        self.embedding.build()
+        seen = (None, self.embedding_dim + x_shape[-1])
+        self.gate = gate_unit(self.hidden, x_shape[-1], seen, "gate")
+        self.built = True
+
+    def seen(self, x: Any, scenario: Any) -> Any:
+        """Return what gates look at, ``(batch, embedding + dim)``: no gradient to x."""
+        parts = [self.embedding(scenario), ops.stop_gradient(x)]
+        return ops.concatenate(parts, axis=-1)
+
+    def call(self, x: Any, scenario: Any) -> Any:
+        """Map ``(batch, dim)`` to the same shape."""
+        return 2.0 * self.gate(self.seen(x, scenario)) * x
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"scenarios": self.scenarios, "hidden": self.hidden}
+        return {**super().get_config(), **own, "embedding": self.embedding_dim}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PEPNet(Sharing):
+    r"""Gates from the scenario on the features, and from the person on every layer.
+
+    .. math:: \delta(z) = 2 \sigma(W \, \mathrm{ReLU}(W' z + b') + b), \qquad
+        x' = \delta_{ep}([e_s, \mathrm{sg}(x)]) \odot x
+
+    .. math:: h_t^{(l)} = \delta_t^{(l)}([e_s, \mathrm{sg}(x')]) \odot
+        \mathrm{ReLU}(W_t^{(l)} h_t^{(l-1)} + b_t^{(l)}), \qquad h_t^{(0)} = x'
+
+    EPNet gates the features by the scenario's embedding :math:`e_s`, PPNet gates every
+    layer of every task's tower; no gradient goes through the gates' view of the
+    features, :math:`\mathrm{sg}` [1]_. The paper gives PPNet's gates the embeddings
+    of user, item and author as well, as a prior; here those are part of :math:`x`
+    already, and the gates see them there, without a gradient.
+
+    Parameters
+    ----------
+    tasks, scenarios : int
+        How many there are.
+    units : sequence of int
+        Widths of each tower's layers.
+    gate : int
+        Width of a gate's hidden layer.
+    embedding : int
+        Length of the scenario's embedding.
+
+    References
+    ----------
+    .. [1] J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for
+       Infusing with Personalized Prior Information", KDD 2023. arXiv:2302.01115
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = PEPNet(tasks=2, scenarios=3, units=(8, 6))
+    >>> [v.shape[1] for v in layer(np.ones((5, 4), "float32"), np.zeros(5, int))]
+    [6, 6]
+    """
+
+    def __init__(
+        self,
+        tasks: int,
+        scenarios: int,
+        units: Sequence[int] = (32,),
+        gate: int = 16,
+        embedding: int = 8,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, scenarios, units, **kwargs)
+        self.gate_units = gate
+        self.embedding_dim = embedding
+
+    def build(self, x_shape: Any) -> None:
+        """Create gates and towers."""
+        dim = x_shape[-1]
+        seen = (None, self.embedding_dim + dim)
+        self.feature_gate = FeatureGate(
+            self.scenarios, self.gate_units, self.embedding_dim, name="feature_gate"
+        )
+        self.feature_gate.build(x_shape)
+        self.layer_gates = [
+            gate_unit(self.gate_units, sum(self.units), seen, f"layer_gate_{t}")
+            for t in range(self.tasks)
+        ]
+        self.towers = [tower(self.units, f"tower_{t}") for t in range(self.tasks)]
+        for one in self.towers:
+            one.build(x_shape)
+        self.built = True
+
+    def call(self, x: Any, scenario: Any) -> list[Any]:
+        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
+        x = self.feature_gate(x, scenario)
+        seen = self.feature_gate.seen(x, scenario)
+        vectors = []
+        for gate, layers in zip(self.layer_gates, self.towers, strict=True):
+            scales = 2.0 * gate(seen)  # (batch, sum of units)
+            h, start = x, 0
+            for layer, units in zip(layers.layers, self.units, strict=True):
+                h = scales[:, start : start + units] * layer(h)
+                start += units
+            vectors.append(h)
+        return vectors
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"gate": self.gate_units, "embedding": self.embedding_dim}
+        return {**super().get_config(), **own}

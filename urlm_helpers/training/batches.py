@@ -1,0 +1,228 @@
+"""Data larger than memory: Parquet shards, read ahead and shuffled as they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+
+from urlm_helpers.preprocessing.shards import LABELS, read_shard
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of a dict of arrays, in a new random order each epoch.
+
+    Only row numbers are shuffled; the rows of a batch are then gathered at once. Every
+    batch has the same size: the few rows that do not fill one more are left out of the
+    pass.
+
+    Parameters
+    ----------
+    x : mapping of str to ndarray
+        Inputs, each with ``n`` rows.
+    y : ndarray, shape (n, tasks)
+        Labels.
+    rows : ndarray of int
+        Which rows to go through.
+    batch_size : int
+        Rows in a batch.
+    seed : int
+        Of the order.
+
+    Examples
+    --------
+    >>> x = {"numeric": np.arange(5.0)[:, None]}
+    >>> batches = Batches(x, np.zeros((5, 1)), np.array([4, 4, 4]), batch_size=2)
+    >>> len(batches), batches[0][0]["numeric"].tolist()
+    (1, [[4.0], [4.0]])
+    """
+
+    def __init__(
+        self,
+        x: Mapping[str, np.ndarray],
+        y: np.ndarray,
+        rows: np.ndarray,
+        batch_size: int = 2048,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.x, self.y = x, y
+        self.rows = np.array(rows)
+        self.batch_size = min(batch_size, len(self.rows))
+        self._rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def __getitem__(self, batch: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        rows = self.rows[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return {name: array[rows] for name, array in self.x.items()}, self.y[rows]
+
+    def on_epoch_end(self) -> None:
+        """Shuffle the row numbers."""
+        self._rng.shuffle(self.rows)
+
+
+class _Part(keras.utils.PyDataset):
+    """Some of the batches, in the order of ``numbers``."""
+
+    def __init__(self, batches: keras.utils.PyDataset, numbers: Sequence[int]) -> None:
+        super().__init__()
+        self.batches, self.numbers = batches, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, batch: int) -> Any:
+        return self.batches[self.numbers[batch]]
+
+
+def feed(batches: keras.utils.PyDataset, numbers: Sequence[int] | None = None) -> Any:
+    """Turn batches into what Keras's ``fit`` should read them from.
+
+    On TensorFlow ``fit`` reads a ``PyDataset`` through ``tf.data``, whose autotuner
+    looks at the reading 10 ms after the start and then after twice the time of before.
+    The end of a pass may wait for its next look: a pass that is done after six seconds
+    then takes ten. So here two batches are read ahead and nothing is tuned.
+
+    Parameters
+    ----------
+    batches : PyDataset
+        Such as :class:`Batches`; all batches of one shape.
+    numbers : sequence of int, optional
+        Which batches, in which order; by default all, in theirs.
+
+    Returns
+    -------
+    tf.data.Dataset or PyDataset
+        The latter on other backends, which do not read through ``tf.data``.
+
+    Examples
+    --------
+    >>> x = {"numeric": np.arange(4.0)[:, None]}
+    >>> batches = Batches(x, np.zeros((4, 1)), np.array([3, 3]), batch_size=1)
+    >>> data = feed(batches)
+    >>> len(data), [inputs["numeric"].numpy().tolist() for inputs, _ in data]
+    (2, [[[3.0]], [[3.0]]])
+    """
+    numbers = range(len(batches)) if numbers is None else numbers
+    if keras.backend.backend() != "tensorflow":
+        return _Part(batches, numbers)
+    import tensorflow as tf
+
+    like = tf.nest.map_structure(
+        lambda a: tf.TensorSpec(a.shape, a.dtype), batches[numbers[0]]
+    )
+    data = tf.data.Dataset.from_generator(
+        lambda: (batches[b] for b in numbers), output_signature=like
+    ).apply(tf.data.experimental.assert_cardinality(len(numbers)))
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.prefetch(2).with_options(options)
+
+
+class ShardBatches(keras.utils.PyDataset):
+    """Batches from a folder of shards, in a new random order each epoch.
+
+    The shards are put in random order and read in groups of ``mix``; the rows of a
+    group are shuffled together. So a batch mixes rows of ``mix`` shards, at most two
+    groups and the next one are in memory, and the next one is read while the
+    current one is used.
+
+    Parameters
+    ----------
+    folder : path
+        Of :func:`write_shards`.
+    batch_size : int
+        Rows in a batch.
+    seed : int
+        Of the order.
+    mix : int
+        Shards that are shuffled together. Logs are sorted by time: with ``mix=1`` a
+        batch would hold the rows of one hour.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no shard in the folder.
+    ValueError
+        If there are fewer rows than a batch needs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> x = {"numeric": np.arange(10.0)[:, None]}
+    >>> _ = write_shards(folder, x, np.zeros((10, 1)), shard_rows=3)
+    >>> batches = ShardBatches(folder, batch_size=5, mix=2)
+    >>> sorted(int(v) for b in range(2) for v in batches[b][0]["numeric"][:, 0])
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+
+    def __init__(
+        self, folder: str | Path, batch_size: int = 2048, seed: int = 0, mix: int = 8
+    ) -> None:
+        super().__init__()
+        self.paths = sorted(Path(folder).glob("*.parquet"))
+        if not self.paths:
+            raise FileNotFoundError(f"no Parquet file in {folder}")
+        self.sizes = np.array([pq.read_metadata(p).num_rows for p in self.paths])
+        if self.sizes.sum() < batch_size:
+            raise ValueError(
+                f"{self.sizes.sum():,} rows do not fill a batch of {batch_size:,}"
+            )
+        self.batch_size, self.mix = batch_size, mix
+        self._rng = np.random.default_rng(seed)
+        self._reader = ThreadPoolExecutor(max_workers=1)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum()) // self.batch_size
+
+    def on_epoch_end(self) -> None:
+        """Draw a new order of the shards, and of the rows of each group."""
+        order = self._rng.permutation(len(self.paths))
+        self._groups = [
+            order[at : at + self.mix] for at in range(0, len(order), self.mix)
+        ]
+        self._seeds = self._rng.integers(0, 2**63, len(self._groups))
+        rows = [self.sizes[group].sum() for group in self._groups]
+        self._starts = np.concatenate([[0], np.cumsum(rows)])
+        self._loaded: dict[int, Future[dict[str, np.ndarray]]] = {}
+
+    def _load(self, group: int) -> dict[str, np.ndarray]:
+        shards = [read_shard(self.paths[shard]) for shard in self._groups[group]]
+        size = self._starts[group + 1] - self._starts[group]
+        order = np.random.default_rng(self._seeds[group]).permutation(size)
+        return {
+            name: np.concatenate([shard[name] for shard in shards])[order]
+            for name in shards[0]
+        }
+
+    def _get(self, group: int) -> dict[str, np.ndarray]:
+        for wanted in (group, group + 1):
+            if wanted < len(self._groups) and wanted not in self._loaded:
+                self._loaded[wanted] = self._reader.submit(self._load, wanted)
+        for old in [g for g in self._loaded if g < group - 1]:
+            del self._loaded[old]
+        return self._loaded[group].result()
+
+    def _pieces(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        group = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            end = min(stop, int(self._starts[group + 1]))
+            arrays, offset = self._get(group), int(self._starts[group])
+            yield {n: a[start - offset : end - offset] for n, a in arrays.items()}
+            start, group = end, group + 1
+
+    def __getitem__(self, batch: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        start = batch * self.batch_size
+        pieces = list(self._pieces(start, start + self.batch_size))
+        arrays = {n: np.concatenate([p[n] for p in pieces]) for n in pieces[0]}
+        return arrays, arrays.pop(LABELS)

@@ -1,0 +1,296 @@
+"""Training: which batches, which loss, which optimizer, and when to stop."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+from tqdm import tqdm
+
+from urlm_helpers.model.losses import FunnelLoss
+from urlm_helpers.model.unified import UnifiedRecommender
+from urlm_helpers.training.batches import Batches, ShardBatches, feed
+from urlm_helpers.training.checkpoints import Progress
+from urlm_helpers.training.devices import (
+    check_memory,
+    keep_freed_memory,
+    training_memory,
+)
+from urlm_helpers.training.optimizers import RowAdam, table_rows
+
+STEPS_PER_EXECUTION = 20
+"""Batches between two looks of Python at the training."""
+
+ROW_WISE_FROM = 200_000
+"""Rows of a model's tables from which on only those of the batch are updated."""
+
+
+class _Steps(keras.callbacks.Callback):
+    """Lowers the step size along a cosine and moves a bar, over all passes.
+
+    The step size falls in stairs of some steps; the last stair of a pass counts whole.
+    """
+
+    def __init__(
+        self, learning_rate: float, epochs: int, steps: int, decay: bool
+    ) -> None:
+        super().__init__()
+        self.learning_rate, self.decay = learning_rate, decay
+        self.steps, self.total = steps, epochs * steps
+        self.bar = tqdm(total=self.total, unit="batch", desc="training")
+
+    def begin(self, epoch: int, step: int) -> None:
+        """Say where the batches that come next stand, passes from 1 on."""
+        stairs = -(-self.steps // STEPS_PER_EXECUTION)
+        self.start = (epoch - 1) * stairs * STEPS_PER_EXECUTION + step
+        self.before = (epoch - 1) * self.steps + step
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        keep_freed_memory()  # TensorFlow's generators ask glibc for the opposite
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        stair = batch // STEPS_PER_EXECUTION * STEPS_PER_EXECUTION
+        share = (self.start + stair) / self.total if self.decay else 0.0
+        falling = 0.5 * self.learning_rate * (1 + np.cos(np.pi * share))
+        self.model.optimizer.learning_rate = falling
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # Of a call that stands for several steps, Keras names the last, were it full.
+        done = self.before + min(batch + 1, self.params["steps"])
+        self.bar.update(done - self.bar.n)
+
+
+def _compile(
+    model: UnifiedRecommender, loss: FunnelLoss, weight_decay: float, row_wise: bool
+) -> None:
+    """Compile the model, unless it is compiled like that; forget earlier steps."""
+    kind = RowAdam if row_wise else keras.optimizers.AdamW
+    same = model.compiled and type(model.loss) is type(loss)
+    same = same and type(model.optimizer) is kind
+    same = same and (model.optimizer.weight_decay or 0.0) == weight_decay
+    if same and model.loss.get_config() == loss.get_config():
+        for variable in model.optimizer.variables:
+            variable.assign(ops.zeros_like(variable))
+        return
+    # Of TensorFlow alone: a model that was made for several devices.
+    strategy = getattr(model, "distribute_strategy", None)
+    several = getattr(strategy, "num_replicas_in_sync", 1) > 1
+    torch = keras.backend.backend() == "torch"  # has no XLA, and one step a call
+    with strategy.scope() if strategy and several else nullcontext():
+        model.compile(
+            optimizer=kind(weight_decay=weight_decay),
+            loss=loss,
+            steps_per_execution=1 if several or torch else STEPS_PER_EXECUTION,
+            jit_compile="auto" if torch else not several,
+        )
+
+
+def fit(
+    model: UnifiedRecommender,
+    x: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    parts: Mapping[str, np.ndarray],
+    *,
+    batch_size: int = 2048,
+    seed: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
+    """Train until the validation loss stops falling; keep the best pass.
+
+    The steps are compiled by XLA, which on a CPU adds up in one order: after
+    ``model.reset(seed)`` or ``keras.utils.set_random_seed`` (the order of the batches
+    is drawn from Python's generator) the same seed gives the same weights. A model that
+    was fitted before with the same loss is not compiled again; ``model.reset(seed)``
+    and ``fit`` repeat a run with another seed.
+
+    Parameters
+    ----------
+    model : UnifiedRecommender
+        Trained in place; ends with the weights of its best pass.
+    x, y : mapping and ndarray
+        All rows, as of :func:`urlm_helpers.preprocessing.prepare`.
+    parts : mapping
+        Row numbers of ``"train"`` and ``"valid"``; ``"test"`` is not touched.
+    batch_size : int
+        Rows per step.
+    seed : int
+        Of which rows make up a batch.
+    **options
+        Of :func:`fit_batches`.
+
+    Returns
+    -------
+    DataFrame
+        As of :func:`fit_batches`.
+    """
+    train = Batches(x, y, parts["train"], batch_size, seed)
+    valid = {name: array[parts["valid"]] for name, array in x.items()}
+    settings = {"seed": seed, "batch_size": batch_size, "rows": len(train.rows)}
+    return fit_batches(
+        model, train, valid, y[parts["valid"]], settings=settings, **options
+    )
+
+
+def fit_batches(
+    model: UnifiedRecommender,
+    train: Batches | ShardBatches,
+    valid_x: Mapping[str, np.ndarray],
+    valid_y: np.ndarray,
+    *,
+    epochs: int = 1,
+    patience: int = 1,
+    learning_rate: float = 4e-3,
+    decay: bool = True,
+    weight_decay: float = 0.0,
+    weights: Sequence[float] | None = None,
+    loss: FunnelLoss | None = None,
+    row_wise: bool | None = None,
+    save_to: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_steps: int = 500,
+    settings: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Train on batches, from memory or from shards; see :func:`fit`.
+
+    Parameters
+    ----------
+    model : UnifiedRecommender
+        Trained in place; ends with the weights of its best pass.
+    train : Batches or ShardBatches
+        A new order after each pass, drawn from its own seed.
+    valid_x, valid_y : mapping and ndarray
+        The validation rows.
+    epochs : int
+        Passes over the training rows, at most. On logs of impressions models get
+        worse after very few [1]_.
+    patience : int
+        Passes without a lower validation loss before stopping.
+    learning_rate : float
+        Adam's first step size.
+    decay : bool
+        Whether it falls towards 0 along a cosine over ``epochs`` passes, in stairs of
+        ``STEPS_PER_EXECUTION`` steps. Few passes over many rows may need every step:
+        then it stays.
+    weight_decay : float
+        Share of each weight, times the step size, that a step takes away [2]_.
+    weights : sequence of float, optional
+        What each task counts in the loss; see
+        :class:`~urlm_helpers.model.FunnelLoss`.
+    loss : FunnelLoss, optional
+        Another loss, such as :class:`~urlm_helpers.model.EntireSpaceLoss`; it brings
+        its own weights.
+    row_wise : bool, optional
+        Whether a step updates only those rows of the tables that the batch holds,
+        see :class:`~urlm_helpers.training.RowAdam`; by default where the tables have
+        ``ROW_WISE_FROM`` rows or more, on TensorFlow.
+    save_to : path, optional
+        A ``.keras`` file, written after every pass that improves: a run that is cut
+        off leaves its best model there.
+    checkpoint : path, optional
+        A file that remembers where the run stands. If it is there at the start, the
+        run goes on from it and ends with the same weights, bit for bit, as if it had
+        not been cut off. It is removed at the end.
+    checkpoint_steps : int
+        Steps between two checkpoints, rounded up to whole executions.
+    settings : mapping, optional
+        What must be the same in a run that goes on.
+
+    Raises
+    ------
+    FloatingPointError
+        If the training diverged.
+    MemoryError
+        If it would not fit into memory; what to change is in the message.
+    ValueError
+        If ``checkpoint`` holds a run with other settings.
+
+    Returns
+    -------
+    DataFrame
+        ``epoch``, ``train_loss``, ``valid_loss`` (nats per row), ``best``.
+
+    References
+    ----------
+    .. [1] Z.-Y. Zhang et al., "Towards Understanding the Overfitting Phenomenon of
+       Deep Click-Through Rate Models", CIKM 2022. arXiv:2209.06053.
+    .. [2] I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+       arXiv:1711.05101.
+    """
+    tables, dim = table_rows(model)
+    if row_wise is None:
+        row_wise = tables >= ROW_WISE_FROM and keras.backend.backend() == "tensorflow"
+    dense = model.count_params() - tables * dim
+    needed = training_memory(tables, dim, dense_parameters=dense, row_wise=row_wise)
+    check_memory(needed, already=4 * model.count_params())
+    loss = loss or FunnelLoss(model.spec.parents, model.spec.negative_rate, weights)
+    _compile(model, loss, weight_decay, row_wise)
+    settings = {
+        **(settings or {}),
+        "epochs": epochs,
+        "patience": patience,
+        "learning_rate": learning_rate,
+        "decay": decay,
+        "weight_decay": weight_decay,
+        "row_wise": bool(row_wise),
+        "parameters": model.count_params(),
+    }
+    run = Progress(model, checkpoint, settings)
+    steps = _Steps(learning_rate, epochs, len(train), decay)
+    if run.load():
+        for _ in range(2 * (run.epoch - 1) + (run.step > 0)):
+            train.on_epoch_end()  # the orders of the passes that are done
+        steps.bar.update((run.epoch - 1) * len(train) + run.step)
+    stride = len(train)
+    if checkpoint is not None:
+        stride = -(-checkpoint_steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
+    with steps.bar as bar:
+        while run.epoch <= epochs:
+            if run.step == 0:
+                train.on_epoch_end()  # at both ends of a pass, as in Keras's own fit
+                run.order = list(range(len(train)))
+                if not isinstance(train, ShardBatches):  # those are read in their order
+                    random.shuffle(run.order)
+            while run.step < len(train):
+                part = run.order[run.step : run.step + stride]
+                steps.begin(run.epoch, run.step)
+                data = feed(train, part)
+                history = model.fit(
+                    data, verbose=0, callbacks=[steps], shuffle=False
+                ).history
+                run.loss_sum += history["loss"][0] * len(part)
+                run.step += len(part)
+                if run.step < len(train):
+                    run.save()
+            value = float(model.loss(valid_y, model.logits(valid_x)))
+            bar.set_postfix(valid=f"{value:.4f}")
+            if not np.isfinite(value):
+                raise FloatingPointError(
+                    f"the validation loss is {value} after pass {run.epoch}: lower "
+                    f"learning_rate (it was {learning_rate:g})"
+                )
+            improved = all(value < earlier["valid_loss"] for earlier in run.log)
+            mean = run.loss_sum / len(train)
+            run.log.append(
+                {"epoch": run.epoch, "train_loss": mean, "valid_loss": value}
+            )
+            if improved:
+                run.best = []  # makes room for the new copy
+                run.best = model.get_weights()
+                if save_to is not None:
+                    model.save(save_to)
+            elif run.epoch - run.best_epoch >= patience:
+                break
+            train.on_epoch_end()
+            run.epoch, run.step, run.loss_sum = run.epoch + 1, 0, 0.0
+            if run.epoch <= epochs:
+                run.save()
+    model.set_weights(run.best)
+    run.finish()
+    return pd.DataFrame(run.log).assign(best=lambda t: t["epoch"] == run.best_epoch)

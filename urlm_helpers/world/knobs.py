@@ -1,0 +1,153 @@
+"""The knobs of the simulated app, and their ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import NDArray
+
+Singles = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SCENARIOS = ("shop", "social", "search")
+CANDIDATES = 20  # items that the policy chooses a list from
+COUNTS: dict[str, tuple[float, float]] = {  # knob: smallest value, largest value
+    "seed": (0, 2**63 - 1),
+    "users": (10, 10_000_000),
+    "items": (CANDIDATES, 10_000_000),
+    "latents": (1, 64),
+    "user_features": (1, 256),
+    "item_features": (1, 256),
+    "days": (1, 3_650),
+}
+AMOUNTS: dict[str, tuple[float, float]] = {
+    "scenario_shift": (0, pi / 2),
+    "task_shift": (0, pi / 2),
+    "user_overlap": (0, 1),
+    "item_overlap": (0, 1),
+    "feature_noise": (0, 10),
+    "position_bias": (0, 5),
+    "drift": (0, 1),
+    "new_users": (0, 0.9),
+    "new_items": (0, 0.9),
+    "confounder": (0, 5),
+    "homophily": (0, 1),
+    "friend_effect": (0, 5),
+    "query_effect": (0, 5),
+    "random_share": (0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What can be set in a `urlm_helpers.world.World`.
+
+    Parameters
+    ----------
+    seed : int
+        One seed, one world: ids and labels are the same on every machine (with the
+        same streams of NumPy's `Generator`; see `urlm_helpers.world.truth`).
+    users, items : int
+        How many; memory grows with them, never with the rows of a stream.
+    latents : int
+        Dimensions k of a taste.
+    user_features, item_features : int
+        Observed columns: orthogonal linear views of the taste, plus noise. Fewer
+        columns than latents lose information for good. An item has also a `rating`,
+        the view of its appeal, and a `category`, its largest feature.
+    scenario_shift : float
+        Angle θ in radians by which each scenario turns tastes: 0 makes them equal.
+        Between 0 and π/2 it also makes some scenarios' tastes weaker or stronger, by
+        the seed: compare a θ over several seeds.
+    task_shift : float
+        Angle φ by which `like` and `buy` turn the taste of `click`: 0 makes the
+        tasks want the same. `urlm_helpers.world.task_correlation` measures what
+        it comes to.
+    user_overlap, item_overlap : float
+        Share of the users (items) that is in every scenario; each other one lives in
+        a single scenario, drawn by traffic.
+    traffic : tuple of 3 float
+        Shares of the requests in shop, social and search.
+    feature_noise : float
+        Standard deviation σ of the noise on features that have variance 1.
+    position_bias : float
+        Exponent η: position k is looked at with probability k^-η in shop, k^(-η/2)
+        in social and k^(-3η/2) in search.
+    drift : float
+        How much δ of a taste is new each day: u ← √(1-δ²) u + δ ξ.
+    new_users, new_items : float
+        Share born after the first day, on any of the later days; nobody in a log of
+        one day.
+    confounder : float
+        Logit per standard deviation of a hidden mood that moves all tasks of a row.
+        0 is off, 1 is on.
+    homophily : float
+        Probability that a picked friend is the most like-minded of eight strangers,
+        instead of any stranger.
+    friend_effect : float
+        Weight, in social, of the friends' mean taste next to one's own.
+    query_effect : float
+        Logit that an item gains, in search, if it is of the category that was asked
+        for: all of it for `click` and in the policy's score, half for `like` and
+        `buy`.
+    random_share : float
+        Share of the requests whose list is drawn from the candidates at random.
+    days : int
+        Length of the log.
+
+    Raises
+    ------
+    ValueError
+        A knob outside its range, with the range.
+    """
+
+    seed: int = 0
+    users: int = 2_000
+    items: int = 1_000
+    latents: int = 5
+    user_features: int = 10
+    item_features: int = 5
+    scenario_shift: float = 0.6
+    task_shift: float = 0.6
+    user_overlap: float = 0.6
+    item_overlap: float = 0.6
+    traffic: tuple[float, float, float] = (0.70, 0.25, 0.05)
+    feature_noise: float = 0.3
+    position_bias: float = 1.0
+    drift: float = 0.05
+    new_users: float = 0.1
+    new_items: float = 0.1
+    confounder: float = 0.0
+    homophily: float = 0.7
+    friend_effect: float = 0.5
+    query_effect: float = 1.5
+    random_share: float = 0.05
+    days: int = 14
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+        # a np.float64 would turn float32 arrays into float64, with other last bits
+        kinds = dict.fromkeys(COUNTS, int) | dict.fromkeys(AMOUNTS, float)
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        object.__setattr__(self, "traffic", tuple(map(float, self.traffic)))
+
+
+def check_knobs(knobs: Knobs) -> None:
+    """Refuse a knob that is no number or lies outside its range."""
+    for name, (low, high) in (COUNTS | AMOUNTS).items():
+        value = getattr(knobs, name)
+        kind, what = (Integral, "whole number") if name in COUNTS else (Real, "number")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} must be a {what}, got {value!r}")
+        if not low <= float(value) <= high:
+            raise ValueError(f"{name} must lie in [{low:.4g}, {high:.4g}], got {value}")
+    shares = tuple(knobs.traffic)
+    if not (len(shares) == 3 and min(shares) > 0 and abs(sum(shares) - 1) < 1e-9):
+        raise ValueError(
+            f"traffic must be three positive shares that sum to 1, for {SCENARIOS}; "
+            f"got {knobs.traffic!r}"
+        )
