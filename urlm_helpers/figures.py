@@ -4,8 +4,6 @@ Colors are those of Okabe and Ito, told apart by readers with any form of color
 blindness. The background stays white in the dark theme too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 

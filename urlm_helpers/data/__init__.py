@@ -5,19 +5,3 @@ from urlm_helpers.data.datasets import CountError, load, names, overview
 from urlm_helpers.data.download import DownloadError, Source, fetch
 from urlm_helpers.data.frames import from_frames
 from urlm_helpers.data.schema import DataCard, Dataset, Schema, SchemaError
-
-__all__ = [
-    "CountError",
-    "DataCard",
-    "Dataset",
-    "DownloadError",
-    "Schema",
-    "SchemaError",
-    "Source",
-    "clean",
-    "fetch",
-    "from_frames",
-    "load",
-    "names",
-    "overview",
-]

@@ -1,7 +1,5 @@
 """The checks behind `urlm_helpers.data.from_frames`: each names the bad row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import date
 

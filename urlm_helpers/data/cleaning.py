@@ -1,7 +1,5 @@
 """Dropping rows that are missing, invalid or duplicate, with a report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

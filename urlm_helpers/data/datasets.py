@@ -4,8 +4,6 @@ Each dataset has a module of its own with its source, reader and data card; this
 finds it by name and checks that what was read is what the publisher counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

@@ -9,8 +9,6 @@ output; when the data is in the cache it prints nothing. The progress bar of a l
 download goes to standard error; ``TQDM_DISABLE=1`` switches it off.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

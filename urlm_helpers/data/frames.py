@@ -1,7 +1,5 @@
 """From a reader's own data frames to the one data shape."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -75,9 +73,9 @@ tasks ('click', 'buy'))
     >>> from_frames(log.assign(click=0), schema=schema)
     Traceback (most recent call last):
         ...
-    urlm_helpers.data.schema.SchemaError: interactions: 'buy' is 1 where 'click' is 0 in 1 \
-row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click' to 1 \
-there or leave 'buy' out of the funnel
+    urlm_helpers.data.schema.SchemaError: interactions: 'buy' is 1 where 'click' is 0 \
+in 1 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click' to \
+1 there or leave 'buy' out of the funnel
     """
     time = ("time",) if schema.timed else ()
     context = (*schema.context_categorical, *schema.context_numeric)

@@ -1,7 +1,5 @@
 """One data shape for every log: three tables and a schema that names their columns."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Unpack a zip or tar.gz archive that may be damaged or hostile."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import stat

@@ -27,36 +27,3 @@ from urlm_helpers.evaluation.metrics import (
 from urlm_helpers.evaluation.off_policy import effective_sample_size, policy_value
 from urlm_helpers.evaluation.ranking import query_metrics, ranking_metrics
 from urlm_helpers.evaluation.slices import cold_start, evaluate_slices
-
-__all__ = [
-    "METRICS",
-    "auc",
-    "calibration_table",
-    "cells",
-    "cold_start",
-    "compare",
-    "ece",
-    "effective_sample_size",
-    "entropy",
-    "evaluate",
-    "evaluate_slices",
-    "exposure",
-    "gauc",
-    "gini",
-    "holm",
-    "log_loss",
-    "normalized_entropy",
-    "pcoc",
-    "pcoc_deciles",
-    "percentile_interval",
-    "policy_value",
-    "query_metrics",
-    "ranking_metrics",
-    "ranking_table",
-    "resample_users",
-    "shown_popularity",
-    "threshold_metrics",
-    "undo_downsampling",
-    "user_mean",
-    "values",
-]

@@ -5,8 +5,6 @@ What can be computed once (a sort, sums within users) is; per resample remain a 
 product, or for the AUC a sparse one and a cumulative sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Functions of plain arrays, one entry per row: the 0/1 label `y`, the probability
 and an optional `weight`, as in `urlm_helpers.evaluation.metrics`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike

@@ -5,8 +5,6 @@ best-sellers for everyone from one that fits its user. Ties are broken at random
 every number is its exact expected value under that, as there.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike

@@ -1,7 +1,5 @@
 """Is one model better than another, on the same rows?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Calibration in every scenario, task and decile of the prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

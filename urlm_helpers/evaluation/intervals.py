@@ -6,8 +6,6 @@ tomorrow. So the intervals resample *users*, with all their rows in all scenario
 makes the comparison of two models on the same rows a paired one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

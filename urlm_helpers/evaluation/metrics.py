@@ -10,8 +10,6 @@ is not defined on its input, such as the AUC of rows with one class, is NaN.
 `urlm_helpers.evaluation.intervals` the scenario × task table with intervals.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ slice of traffic in which an app shows items drawn at random: there every item o
 catalog of n had the propensity 1/n.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike

@@ -10,8 +10,6 @@ order of the rows. What the same lists show of the catalog (popularity, coverage
 is in `urlm_helpers.evaluation.catalog`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A mean over all rows hides them: most impressions are of users and items with a 
 past, whose ids a model has learned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

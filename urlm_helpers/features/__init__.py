@@ -5,14 +5,3 @@ from urlm_helpers.features.compact import CompactEmbedding
 from urlm_helpers.features.embedding import FieldEmbedding, Match
 from urlm_helpers.features.hstu import HSTU
 from urlm_helpers.features.pooling import ConvPool, MeanPool
-
-__all__ = [
-    "CompactEmbedding",
-    "ConvPool",
-    "FieldEmbedding",
-    "HSTU",
-    "Match",
-    "MeanPool",
-    "SelfAttention",
-    "TargetAttention",
-]

@@ -6,8 +6,6 @@ length)``; the vector of the item in question ``(batch, dim)``; the age of each 
 in days ``(batch, length)``. What stands at a padded position changes nothing.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

@@ -1,7 +1,5 @@
 """Tables with fewer rows than values: hashing, and quotient and remainder."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The embeddings of fields, and products of user and item."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

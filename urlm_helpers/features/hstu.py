@@ -1,7 +1,5 @@
 """The hierarchical sequential transduction unit, an encoder without softmax."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

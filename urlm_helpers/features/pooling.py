@@ -6,8 +6,6 @@ the vector of the item in question ``(batch, dim)`` and the age of each event in
 sits in it. `urlm_helpers.features.attention` has those that need the last two.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

@@ -7,20 +7,3 @@ from urlm_helpers.model.heads import Heads, along_funnel
 from urlm_helpers.model.losses import EntireSpaceLoss, FunnelLoss
 from urlm_helpers.model.surgery import PCGrad, surgery
 from urlm_helpers.model.unified import UnifiedRecommender
-
-__all__ = [
-    "Balance",
-    "DoublyRobustLoss",
-    "EntireSpaceLoss",
-    "FunnelLoss",
-    "GradNorm",
-    "Heads",
-    "InversePropensityLoss",
-    "NextAction",
-    "PCGrad",
-    "UncertaintyWeights",
-    "UnifiedRecommender",
-    "along_funnel",
-    "sequences",
-    "surgery",
-]

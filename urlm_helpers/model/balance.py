@@ -6,8 +6,6 @@ only TensorFlow lets them do here. What a task counts in the loss
 (``FunnelLoss(weights=...)``) comes first; the schemes see the weighted losses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

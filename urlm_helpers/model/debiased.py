@@ -1,7 +1,5 @@
 """Losses that correct for who gets to be a row: inverse propensity, doubly robust."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

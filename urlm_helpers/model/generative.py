@@ -5,8 +5,6 @@ the action after each content token from all tokens before it, so that one pass 
 sequence trains as many predictions as it has events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The outputs: one linear head per scenario and task, and the way down the funnel."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

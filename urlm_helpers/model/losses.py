@@ -6,8 +6,6 @@ in where they let a model that cannot be wrong: among the rows whose parent happ
 every parent had happened (`InversePropensityLoss`, `DoublyRobustLoss`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

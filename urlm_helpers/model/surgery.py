@@ -1,7 +1,5 @@
 """Projecting the gradients of conflicting tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -8,19 +8,3 @@ from urlm_helpers.preprocessing.shards import read_shard, write_shards
 from urlm_helpers.preprocessing.spec import InputSpec
 from urlm_helpers.preprocessing.tables import integrate, split_by_time
 from urlm_helpers.preprocessing.world_inputs import world_inputs
-
-__all__ = [
-    "Buckets",
-    "Encoder",
-    "InputSpec",
-    "LookBack",
-    "Prepared",
-    "Scaler",
-    "Vocabulary",
-    "integrate",
-    "prepare",
-    "read_shard",
-    "split_by_time",
-    "world_inputs",
-    "write_shards",
-]

@@ -1,7 +1,5 @@
 """From a dataset to the dict of arrays that a model takes; the same for new rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

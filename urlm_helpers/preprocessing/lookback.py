@@ -1,7 +1,5 @@
 """Looking back: counts, recency and histories from strictly earlier events."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

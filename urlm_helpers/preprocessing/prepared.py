@@ -1,7 +1,5 @@
 """Rows as arrays, cut in time: the whole of section 3.2.1 in one call."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

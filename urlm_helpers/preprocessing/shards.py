@@ -1,7 +1,5 @@
 """Encoded rows in files, for a log that does not fit in memory."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a model needs to know of its inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

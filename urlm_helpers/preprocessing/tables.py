@@ -1,7 +1,5 @@
 """Two steps on whole tables: join the features, cut in time."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

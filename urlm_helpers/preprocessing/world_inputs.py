@@ -1,7 +1,5 @@
 """The inputs of a simulated world, whose users and items are all known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -14,27 +14,10 @@ if TYPE_CHECKING:
         sampling_probability,
     )
 
-__all__ = [
-    "TwoTower",
-    "VectorIndex",
-    "at_most",
-    "best",
-    "candidates",
-    "dpp",
-    "fit_towers",
-    "in_batch_softmax",
-    "latencies",
-    "mmr",
-    "never",
-    "overlap",
-    "recommend",
-    "sampling_probability",
-]
-
 
 def __getattr__(name: str) -> Any:
     """Load the towers, which need Keras, when somebody asks for them."""
-    if name in __all__:
+    if name in ("TwoTower", "fit_towers", "in_batch_softmax", "sampling_probability"):
         from urlm_helpers.recommendation import towers
 
         return getattr(towers, name)

@@ -1,7 +1,5 @@
 """Prediction and recommendation (预测与推荐): score candidates, show the best k."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 

@@ -5,8 +5,6 @@ with the largest gain, given what stands there already. They differ in the gain 
 and all obey the same rules. NumPy only; candidates are numbered 0 … n - 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np

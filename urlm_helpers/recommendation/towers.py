@@ -5,8 +5,6 @@ catalog can be made beforehand and a request is a search for the nearest of them
 `urlm_helpers.recommendation.VectorIndex`.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -9,14 +9,3 @@ from urlm_helpers.serving.exports import (
 )
 from urlm_helpers.serving.latency import Latency, measure_latency
 from urlm_helpers.serving.service import Service
-
-__all__ = [
-    "ExportError",
-    "Exported",
-    "Latency",
-    "LiteScores",
-    "SavedScores",
-    "Service",
-    "export",
-    "measure_latency",
-]

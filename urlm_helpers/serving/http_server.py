@@ -5,8 +5,6 @@ shows all that a service has to decide. Towards the outside put a server made fo
 front (TLS, accounts, several processes).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import socketserver

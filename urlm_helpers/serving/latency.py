@@ -1,7 +1,5 @@
 """A bounded load on an HTTP service: how long do its clients wait?"""
 
-from __future__ import annotations
-
 import http.client
 import json
 import threading

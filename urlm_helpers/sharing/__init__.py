@@ -13,22 +13,3 @@ from urlm_helpers.sharing.levels import PLE, HiNet
 from urlm_helpers.sharing.pepnet import FeatureGate, PEPNet
 from urlm_helpers.sharing.star import STAR, PartitionedNorm
 from urlm_helpers.sharing.urlm import URLM
-
-__all__ = [
-    "AITM",
-    "CrossStitch",
-    "FeatureGate",
-    "FullyShared",
-    "HMoE",
-    "HiNet",
-    "MMoE",
-    "OMoE",
-    "PEPNet",
-    "PLE",
-    "PartitionedNorm",
-    "STAR",
-    "Separate",
-    "SharedBottom",
-    "Sharing",
-    "URLM",
-]

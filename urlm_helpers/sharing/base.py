@@ -4,8 +4,6 @@ A scheme maps features ``(batch, dim)`` and a scenario index ``(batch,)`` to a l
 vectors ``(batch, width)``, one per task; the model puts a linear output on each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Towers, shared or not: the two ends of the scale, and what lies between."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sharing along a funnel: what a task learned is handed on to the next one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

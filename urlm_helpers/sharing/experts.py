@@ -1,7 +1,5 @@
 """Mixtures of experts: one gate for all, one per task and scenario, and of scores."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

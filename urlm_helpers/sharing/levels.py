@@ -1,7 +1,5 @@
 """Experts in several stages: by task, or by scenario and then by task."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

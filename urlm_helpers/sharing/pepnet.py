@@ -1,7 +1,5 @@
 """Gates from the scenario on the features, and from the person on every layer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

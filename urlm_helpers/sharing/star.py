@@ -1,7 +1,5 @@
 """The star topology, and its normalization by scenario."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The book's own composition: gates of scenario and task over shared experts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

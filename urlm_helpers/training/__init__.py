@@ -13,22 +13,3 @@ from urlm_helpers.training.devices import (
 from urlm_helpers.training.loop import fit, fit_batches
 from urlm_helpers.training.optimizers import RowAdam, table_rows
 from urlm_helpers.training.workers import launch, train_worker
-
-__all__ = [
-    "Batches",
-    "GIB",
-    "Progress",
-    "RowAdam",
-    "ShardBatches",
-    "check_memory",
-    "choose_devices",
-    "device_report",
-    "feed",
-    "fit",
-    "fit_batches",
-    "keep_freed_memory",
-    "launch",
-    "table_rows",
-    "train_worker",
-    "training_memory",
-]

@@ -1,7 +1,5 @@
 """Data larger than memory: Parquet shards, read ahead and shuffled as they pass."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path

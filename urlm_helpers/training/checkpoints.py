@@ -1,7 +1,5 @@
 """Checkpoints: a run that is cut off goes on from its last one, bit for bit."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Mapping

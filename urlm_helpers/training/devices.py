@@ -1,7 +1,5 @@
 """Devices and memory: what the model runs on, what it needs, and whether it fits."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Training: which batches, which loss, which optimizer, and when to stop."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext

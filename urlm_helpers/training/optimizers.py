@@ -1,7 +1,5 @@
 """Adam for embedding tables: a step costs what the batch holds, not the vocabulary."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several processes train one model: start them, keep them equal, start them again."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -17,24 +17,3 @@ from urlm_helpers.world.reference import (
 )
 from urlm_helpers.world.scaling import PowerLaw, action_excess, excess, fit_power_law
 from urlm_helpers.world.truth import TASKS, logits
-
-__all__ = [
-    "Log",
-    "Knobs",
-    "PowerLaw",
-    "SCENARIOS",
-    "TASKS",
-    "TasteWalk",
-    "World",
-    "action_excess",
-    "best_on_observables",
-    "excess",
-    "excess_log_loss",
-    "expected_auc",
-    "fit_power_law",
-    "gap_closed",
-    "logits",
-    "popularity",
-    "reference_lines",
-    "task_correlation",
-]

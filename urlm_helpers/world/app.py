@@ -8,8 +8,6 @@ probability it was drawn with, so that a model can be held against the truth
 comes and what is shown, `urlm_helpers.world.truth` how people react.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ does not have. A model that also learns from the ids of users and items can pass
 first line, never the second.
 """
 
-from __future__ import annotations
-
 from itertools import combinations, product
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The random draws behind the simulated app: streams, rotations, views, births."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from urlm_helpers.world.knobs import Floats, Ints, Knobs, Singles

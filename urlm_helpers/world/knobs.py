@@ -1,7 +1,5 @@
 """The knobs of the simulated app, and their ranges."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import pi
 from numbers import Integral, Real

@@ -4,8 +4,6 @@ The log is drawn in blocks of 2,000 requests, each from a random stream of its o
 evenly over time: any block can be drawn alone, and a long log never has to be held.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple

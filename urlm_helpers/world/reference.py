@@ -6,8 +6,6 @@ features tell; and the oracle, the probability itself. `urlm_helpers.world.best`
 the three.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike

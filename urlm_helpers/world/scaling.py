@@ -1,7 +1,5 @@
 """How far a model is from the truth, and how that falls with its size."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ rounded one, so that labels do not hang on the last bit of a processor's exponen
 function.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ either alone: a household that shopped in a store in a week *could have bought* 
 product promoted there. One row is one such pair, and the promotion is its scenario.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ What was bought, what the products are, who the households are and which coupons
 had; :mod:`urlm_helpers.data.logs.complete_journey` makes impressions of them.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Any
 

@@ -3,8 +3,6 @@
 The columns are those of the data descriptions on https://kuairand.com.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pandas as pd

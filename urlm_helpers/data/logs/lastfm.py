@@ -1,7 +1,5 @@
 """Last.fm 2K (HetRec 2011): who listens to which artist, and who is whose friend."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path

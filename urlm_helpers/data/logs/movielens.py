@@ -5,8 +5,6 @@ movie stand in alphabetical order, so "the first genre" means nothing: they beco
 0/1 column each, and the text with all of them stays for people to read.
 """
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path
