@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import folds
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,6 +130,9 @@ def clean(notebook: Any) -> None:
         for name in ("collapsed", "scrolled", "jupyter", "pycharm", "vscode"):
             cell.metadata.pop(name, None)
         if cell.cell_type == "code":
+            cell.metadata = nbformat.from_dict(
+                folds.metadata(cell.metadata, cell.source)
+            )
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
                 output.pop("transient", None)

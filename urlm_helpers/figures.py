@@ -4,6 +4,7 @@ Colors are those of Okabe and Ito, told apart by readers with any form of color
 blindness. The background stays white in the dark theme too.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -31,9 +32,30 @@ STYLE: dict[str, Any] = {
 }
 
 
-def use_style() -> None:
-    """Give the plots that follow the book's look."""
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+"""What keeps TensorFlow silent, and its sums in one order on every machine."""
+
+
+def set_up(digits: int | None = None) -> None:
+    """Give the page that follows the book's look; call it before TensorFlow loads.
+
+    Parameters
+    ----------
+    digits : int, optional
+        Decimals of the numbers in tables; pandas' own choice without it.
+
+    Examples
+    --------
+    >>> set_up(digits=2)
+    >>> pd.options.display.float_format(0.1234)
+    '0.12'
+    >>> pd.options.display.float_format = None
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     plt.rcParams.update(cast("Any", STYLE))
+    if digits is not None:
+        pd.options.display.float_format = f"{{:.{digits}f}}".format
 
 
 def label_lines(ax: Axes, labels: Sequence[str]) -> None:

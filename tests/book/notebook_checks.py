@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import folds
 import notebooks
 
 MAX_LINES = 30
 MAX_COLUMNS = 88
 WIDGETS = "application/vnd.jupyter.widget"
 
-COLAB_CELL = """\
+SETUP_CELL = """\
+# @title Set-up
 # On Colab this installs the book's helper package; where it is installed, nothing.
 import importlib.util
 
 if importlib.util.find_spec("urlm_helpers") is None:
-    %pip install -q "urlm-helpers[book] @ git+{url}\""""
+    %pip install -q "urlm-helpers[book] @ git+{url}\"
+"""
 
 
 def code_cells(notebook: Any) -> list[tuple[int, Any]]:
@@ -149,14 +152,22 @@ def foreign_metadata(notebook: Any) -> list[str]:
     ]
 
 
-def wrong_colab_cell(notebook: Any, url: str) -> list[str]:
-    """Say so if the first code cell is not the book's Colab cell, silent."""
-    cells = code_cells(notebook)
-    if not cells or cells[0][1].source != COLAB_CELL.format(url=url):
-        return [f"the first code cell is not:\n{COLAB_CELL.format(url=url)}"]
-    if cells[0][1].outputs:
-        return ["the Colab cell printed something: run where urlm_helpers is installed"]
+def wrong_setup_cell(notebook: Any, url: str) -> list[str]:
+    """Say so if the first code cell does not begin with Colab's line."""
+    cells, wanted = code_cells(notebook), SETUP_CELL.format(url=url)
+    if not cells or not f"{cells[0][1].source}\n".startswith(wanted):
+        return [f"the first code cell does not begin with:\n{wanted}"]
     return []
+
+
+def wrong_folds(notebook: Any) -> list[str]:
+    """List the cells whose fold and what they do disagree."""
+    found = []
+    for number, (i, cell) in enumerate(code_cells(notebook)):
+        if dict(cell.metadata) != folds.metadata(cell.metadata, cell.source):
+            found.append(f"cell {i}: metadata are not those of its title (folds.py)")
+        found += [f"cell {i}: {fault}" for fault in folds.faults(cell, number == 0)]
+    return found
 
 
 CHECKS: list[Callable[[Any], list[str]]] = [
@@ -171,4 +182,5 @@ CHECKS: list[Callable[[Any], list[str]]] = [
     unstated_limits,
     figures_without_alt,
     foreign_metadata,
+    wrong_folds,
 ]

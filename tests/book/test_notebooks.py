@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import folds
 import nbformat
 import notebook_checks as checks
 import notebooks
@@ -20,21 +21,27 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in BOOK]
 TOP = "# Title\n\n*Needs: nothing · Time: ≤ 30 s · Memory: ≤ 1 GiB (two cores, no GPU)*"
 
 
-def colab(notebook: Any) -> list[str]:
-    return checks.wrong_colab_cell(notebook, URL)
+def setup_cell(notebook: Any) -> list[str]:
+    return checks.wrong_setup_cell(notebook, URL)
 
 
-CHECKS: list[Callable[[Any], list[str]]] = [*checks.CHECKS, colab]
+CHECKS: list[Callable[[Any], list[str]]] = [*checks.CHECKS, setup_cell]
+
+
+def titled(source: str, **cell: Any) -> Any:
+    """A code cell with the metadata that its title asks for."""
+    cell["metadata"] = folds.metadata(cell.get("metadata", {}), source)
+    return new_code_cell(source, **cell)
 
 
 def good(source: str = "print(2 + 2)", **cell: Any) -> Any:
-    """A notebook without fault: its top, the Colab cell and one more cell."""
+    """A notebook without fault: its top, the set-up and one more cell."""
     cell = {"outputs": [new_output("stream", name="stdout", text="4\n")], **cell}
     notebook = new_notebook(
         cells=[
             new_markdown_cell(TOP),
-            new_code_cell(checks.COLAB_CELL.format(url=URL), execution_count=1),
-            new_code_cell(source, **{"execution_count": 2, **cell}),
+            titled(checks.SETUP_CELL.format(url=URL).rstrip(), execution_count=1),
+            titled(source, **{"execution_count": 2, **cell}),
         ],
         metadata=notebooks.METADATA,
     )
@@ -65,6 +72,7 @@ ERROR = new_output("error", ename="ValueError", evalue="x", traceback=[])
 PNG = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
 WIDGET = new_output("display_data", data={f"{checks.WIDGETS}-view+json": {}})
 STDERR = new_output("stream", name="stderr", text="Warning: old\n")
+OUT = new_output("stream", name="stdout", text="4\n")
 TAGGED = {"tags": ["raises-exception"]}
 
 FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
@@ -109,33 +117,74 @@ FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
         checks.foreign_metadata,
         good(metadata={"execution": {"iopub.status.busy": "2026-01-01"}}),
     ),
-    "another Colab cell": (
-        colab,
+    "another Colab line": (
+        setup_cell,
         bad(lambda n: n.cells[1].update(source="%pip install urlm-helpers")),
     ),
-    "a Colab cell for another repository": (
-        colab,
+    "a Colab line for another repository": (
+        setup_cell,
         bad(
-            lambda n: n.cells[1].update(source=checks.COLAB_CELL.format(url=URL + "x"))
+            lambda n: n.cells[1].update(source=checks.SETUP_CELL.format(url=URL + "x"))
         ),
     ),
-    "a Colab cell that is not first": (
-        colab,
+    "a set-up that is not first": (
+        setup_cell,
         bad(lambda n: n.cells.insert(1, new_code_cell("1"))),
     ),
-    "a Colab cell that installed something": (
-        colab,
-        bad(lambda n: n.cells[1].update(outputs=[STDERR])),
+    "a title without its tags": (
+        checks.wrong_folds,
+        bad(lambda n: n.cells[1].metadata.clear()),
     ),
+    "tags without a title": (
+        checks.wrong_folds,
+        bad(lambda n: n.cells[2].metadata.update(tags=["hide-input"])),
+    ),
+    "a set-up that printed": (
+        checks.wrong_folds,
+        bad(lambda n: n.cells[1].update(outputs=[OUT])),
+    ),
+    "a second set-up": (checks.wrong_folds, good("# @title Set-up\n1")),
+    "a figure in the open": (checks.wrong_folds, good("plt.show()", outputs=[PNG])),
+    "a figure's fold without figure": (
+        checks.wrong_folds,
+        good(f"# @title {folds.FIGURE}\nplt.show()", outputs=[OUT]),
+    ),
+    "a check in a figure's fold": (
+        checks.wrong_folds,
+        good(f"# @title {folds.FIGURE}\nassert True", outputs=[PNG]),
+    ),
+    "a table's fold without table": (
+        checks.wrong_folds,
+        good(f"# @title {folds.TABLE}\n1", outputs=[]),
+    ),
+    "a helper that prints": (
+        checks.wrong_folds,
+        good("# @title Helper: add\nadd = sum", outputs=[OUT]),
+    ),
+    "a check that checks nothing": (
+        checks.wrong_folds,
+        good("# @title ✓ Checked: all is well\nprint('well')"),
+    ),
+    "a check in the open": (checks.wrong_folds, good("assert 1 + 1 == 2", outputs=[])),
+    "a bare assert in an open cell": (
+        checks.wrong_folds,
+        good("x = 1\nassert x == 1", outputs=[]),
+    ),
+    "no such fold": (checks.wrong_folds, good("# @title Odds and ends\n1")),
 }
 
 
 def test_no_check_speaks_up_about_a_good_notebook() -> None:
     error = good(outputs=[ERROR], metadata=TAGGED)
     figure = good(
-        outputs=[PNG], metadata={"mystnb": {"image": {"alt": "A line going up."}}}
+        f"# @title {folds.FIGURE}\nplt.show()",
+        outputs=[PNG],
+        metadata={"mystnb": {"image": {"alt": "A line going up."}}},
     )
-    for notebook in (good(), error, figure):
+    check = good(f"# @title {folds.CHECKED}it adds up\nassert 1 + 1 == 2", outputs=[])
+    table = good(f"# @title {folds.TABLE}\nprint(2 + 2)")
+    helper = good("# @title Helper: add\ndef add(a, b):\n    return a + b", outputs=[])
+    for notebook in (good(), error, figure, check, table, helper):
         assert [fault for check in CHECKS for fault in check(notebook)] == []
 
 
@@ -157,7 +206,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def write_notebook(source: str, **cell: Any) -> Path:
         path = tmp_path / "page.ipynb"
         notebook = good(source, **cell)
-        notebook.cells.pop(1)  # the Colab cell: nothing to install in a test
+        notebook.cells.pop(1)  # the set-up: nothing to install in a test
         nbformat.write(notebook, path)
         return path
 
