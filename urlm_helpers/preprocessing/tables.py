@@ -22,7 +22,7 @@ def integrate(dataset: Dataset) -> pd.DataFrame:
 
     Examples
     --------
-    >>> from urlm_helpers.data.schema import Schema, from_frames
+    >>> from urlm_helpers.data import Schema, from_frames
     >>> log = pd.DataFrame({"user": [7], "item": [1], "scenario": ["shop"],
     ...                     "time": ["2024-01-01"], "click": [1]})
     >>> users = pd.DataFrame({"user": [7], "age": ["18-24"]})
