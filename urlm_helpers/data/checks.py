@@ -5,7 +5,6 @@ from datetime import date
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from urlm_helpers.data.schema import Schema, SchemaError
 
@@ -130,10 +129,3 @@ def parse_time(name: str, frame: pd.DataFrame) -> pd.Series:
             "'2026-01-31 18:00:00', or whole seconds since 1970"
         )
     return parsed.astype("datetime64[ns]")
-
-
-def refuse(values: NDArray[np.float64], wrong: NDArray[np.bool_], rule: str) -> None:
-    """Raise a ValueError that shows the first wrong value and its row."""
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(f"{rule}, got {values[row]} in row {row}")

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from urlm_helpers.data.arrays import Floats, Ints
 from urlm_helpers.evaluation import calibration
 from urlm_helpers.evaluation import metrics as evaluation
-from urlm_helpers.evaluation.metrics import Floats, Ints, divide, group_sum
+from urlm_helpers.evaluation.metrics import divide, group_sum
 
 
 class Cell(NamedTuple):

@@ -8,14 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.data.checks import refuse
-from urlm_helpers.evaluation.metrics import (
-    Floats,
-    Ints,
-    checked,
-    divide,
-    group_sum,
-)
+from urlm_helpers.data.arrays import Floats, Ints, refuse
+from urlm_helpers.evaluation.metrics import checked, divide, group_sum
 
 
 def pcoc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:

@@ -9,14 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.data.checks import refuse
-from urlm_helpers.evaluation.metrics import (
-    Floats,
-    checked,
-    codes,
-    divide,
-    group_sum,
-)
+from urlm_helpers.data.arrays import Floats, refuse
+from urlm_helpers.evaluation.metrics import checked, codes, divide, group_sum
 from urlm_helpers.evaluation.ranking import Places, places
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from urlm_helpers.data.arrays import Floats
 from urlm_helpers.evaluation.bootstrap import (
     METRICS,
     Statistic,
@@ -15,7 +16,7 @@ from urlm_helpers.evaluation.bootstrap import (
     values,
 )
 from urlm_helpers.evaluation.intervals import cells
-from urlm_helpers.evaluation.metrics import Floats, codes, group_sum
+from urlm_helpers.evaluation.metrics import codes, group_sum
 
 
 def holm(p_values: ArrayLike) -> Floats:

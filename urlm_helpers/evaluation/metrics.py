@@ -14,12 +14,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from urlm_helpers.data.checks import refuse
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from urlm_helpers.data.arrays import Floats, Ints, refuse
 
 
 class Gauc(NamedTuple):

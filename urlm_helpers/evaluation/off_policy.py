@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.data.checks import refuse
+from urlm_helpers.data.arrays import Floats, refuse
 from urlm_helpers.evaluation.bootstrap import (
     Statistic,
     percentile_interval,
@@ -18,7 +18,7 @@ from urlm_helpers.evaluation.bootstrap import (
     resample_users,
     values,
 )
-from urlm_helpers.evaluation.metrics import Floats, codes, divide, group_sum
+from urlm_helpers.evaluation.metrics import codes, divide, group_sum
 
 
 def policy_value(

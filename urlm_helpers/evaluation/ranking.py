@@ -15,16 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from urlm_helpers.evaluation.metrics import (
-    Floats,
-    Ints,
-    checked,
-    codes,
-    divide,
-    group_sum,
-)
+from urlm_helpers.data.arrays import Booleans, Floats, Ints
+from urlm_helpers.evaluation.metrics import checked, codes, divide, group_sum
 
 
 class Ranking(NamedTuple):
@@ -234,7 +228,7 @@ def ranking_metrics(
     return Ranking(found.per_query, found.dropped + empty)
 
 
-def _mask(values: ArrayLike, scores: Floats, name: str) -> NDArray[np.bool_]:
+def _mask(values: ArrayLike, scores: Floats, name: str) -> Booleans:
     mask = np.asarray(values)
     if scores.ndim != 2 or mask.shape != scores.shape or mask.dtype != bool:
         raise ValueError(

@@ -18,11 +18,7 @@ from urlm_helpers.data.frames import from_frames
 from urlm_helpers.data.schema import DataCard, Dataset, Schema
 from urlm_helpers.world.knobs import SCENARIOS
 from urlm_helpers.world.log import REQUESTS, SLOTS, Log, chunks, fresh
-from urlm_helpers.world.people import (
-    Items,
-    Population,
-    Users,
-)
+from urlm_helpers.world.people import Items, Population, Users
 from urlm_helpers.world.truth import TASKS
 
 BLOCK = REQUESTS * SLOTS

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.polynomial.hermite_e import hermegauss
 
+from urlm_helpers.data.arrays import Floats
 from urlm_helpers.world.draws import seen_through
-from urlm_helpers.world.knobs import SCENARIOS, Floats
+from urlm_helpers.world.knobs import SCENARIOS
 from urlm_helpers.world.people import Population
 from urlm_helpers.world.reference import expected_auc, popularity
 from urlm_helpers.world.truth import (

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from urlm_helpers.world.knobs import Floats, Ints, Knobs, Singles
+from urlm_helpers.data.arrays import Floats, Ints, Singles
+from urlm_helpers.world.knobs import Knobs
 
 EVERYWHERE = -1  # the home of a user or an item that all scenarios share
 TAGS = {  # a random stream for each purpose

@@ -1,42 +1,18 @@
 """The knobs of the simulated app, and their ranges."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from math import pi
 from numbers import Integral, Real
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-Singles = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 SCENARIOS = ("shop", "social", "search")
 CANDIDATES = 20  # items that the policy chooses a list from
-COUNTS: dict[str, tuple[float, float]] = {  # knob: smallest value, largest value
-    "seed": (0, 2**63 - 1),
-    "users": (10, 10_000_000),
-    "items": (CANDIDATES, 10_000_000),
-    "latents": (1, 64),
-    "user_features": (1, 256),
-    "item_features": (1, 256),
-    "days": (1, 3_650),
-}
-AMOUNTS: dict[str, tuple[float, float]] = {
-    "scenario_shift": (0, pi / 2),
-    "task_shift": (0, pi / 2),
-    "user_overlap": (0, 1),
-    "item_overlap": (0, 1),
-    "feature_noise": (0, 10),
-    "position_bias": (0, 5),
-    "drift": (0, 1),
-    "new_users": (0, 0.9),
-    "new_items": (0, 0.9),
-    "confounder": (0, 5),
-    "homophily": (0, 1),
-    "friend_effect": (0, 5),
-    "query_effect": (0, 5),
-    "random_share": (0, 1),
-}
+
+
+def knob(default: float, low: float, high: float) -> Any:
+    """Declare a knob and its range; one whose default is whole takes whole numbers."""
+    return field(default=default, metadata={"range": (low, high)})
 
 
 @dataclass(frozen=True)
@@ -102,50 +78,48 @@ class Knobs:
         A knob outside its range, with the range.
     """
 
-    seed: int = 0
-    users: int = 2_000
-    items: int = 1_000
-    latents: int = 5
-    user_features: int = 10
-    item_features: int = 5
-    scenario_shift: float = 0.6
-    task_shift: float = 0.6
-    user_overlap: float = 0.6
-    item_overlap: float = 0.6
+    seed: int = knob(0, 0, 2**63 - 1)
+    users: int = knob(2_000, 10, 10_000_000)
+    items: int = knob(1_000, CANDIDATES, 10_000_000)
+    latents: int = knob(5, 1, 64)
+    user_features: int = knob(10, 1, 256)
+    item_features: int = knob(5, 1, 256)
+    scenario_shift: float = knob(0.6, 0, pi / 2)
+    task_shift: float = knob(0.6, 0, pi / 2)
+    user_overlap: float = knob(0.6, 0, 1)
+    item_overlap: float = knob(0.6, 0, 1)
     traffic: tuple[float, float, float] = (0.70, 0.25, 0.05)
-    feature_noise: float = 0.3
-    position_bias: float = 1.0
-    drift: float = 0.05
-    new_users: float = 0.1
-    new_items: float = 0.1
-    confounder: float = 0.0
-    homophily: float = 0.7
-    friend_effect: float = 0.5
-    query_effect: float = 1.5
-    random_share: float = 0.05
-    days: int = 14
+    feature_noise: float = knob(0.3, 0, 10)
+    position_bias: float = knob(1.0, 0, 5)
+    drift: float = knob(0.05, 0, 1)
+    new_users: float = knob(0.1, 0, 0.9)
+    new_items: float = knob(0.1, 0, 0.9)
+    confounder: float = knob(0.0, 0, 5)
+    homophily: float = knob(0.7, 0, 1)
+    friend_effect: float = knob(0.5, 0, 5)
+    query_effect: float = knob(1.5, 0, 5)
+    random_share: float = knob(0.05, 0, 1)
+    days: int = knob(14, 1, 3_650)
 
     def __post_init__(self) -> None:
-        check_knobs(self)
-        # a np.float64 would turn float32 arrays into float64, with other last bits
-        kinds = dict.fromkeys(COUNTS, int) | dict.fromkeys(AMOUNTS, float)
-        for name, kind in kinds.items():
-            object.__setattr__(self, name, kind(getattr(self, name)))
-        object.__setattr__(self, "traffic", tuple(map(float, self.traffic)))
+        for declared in fields(self):
+            if declared.metadata:
+                self._check(declared.name, type(declared.default), declared.metadata)
+        shares = tuple(self.traffic)
+        if not (len(shares) == 3 and min(shares) > 0 and abs(sum(shares) - 1) < 1e-9):
+            raise ValueError(
+                "traffic must be three positive shares that sum to 1, for "
+                f"{SCENARIOS}; got {self.traffic!r}"
+            )
+        object.__setattr__(self, "traffic", tuple(map(float, shares)))
 
-
-def check_knobs(knobs: Knobs) -> None:
-    """Refuse a knob that is no number or lies outside its range."""
-    for name, (low, high) in (COUNTS | AMOUNTS).items():
-        value = getattr(knobs, name)
-        kind, what = (Integral, "whole number") if name in COUNTS else (Real, "number")
-        if not isinstance(value, kind) or isinstance(value, bool):
+    def _check(self, name: str, kind: type, metadata: Mapping[Any, Any]) -> None:
+        """Refuse a knob that is no number or lies outside its range."""
+        value, (low, high) = getattr(self, name), metadata["range"]
+        number, what = (Integral, "whole number") if kind is int else (Real, "number")
+        if not isinstance(value, number) or isinstance(value, bool):
             raise ValueError(f"{name} must be a {what}, got {value!r}")
         if not low <= float(value) <= high:
             raise ValueError(f"{name} must lie in [{low:.4g}, {high:.4g}], got {value}")
-    shares = tuple(knobs.traffic)
-    if not (len(shares) == 3 and min(shares) > 0 and abs(sum(shares) - 1) < 1e-9):
-        raise ValueError(
-            f"traffic must be three positive shares that sum to 1, for {SCENARIOS}; "
-            f"got {knobs.traffic!r}"
-        )
+        # a np.float64 would turn float32 arrays into float64, with other last bits
+        object.__setattr__(self, name, kind(value))

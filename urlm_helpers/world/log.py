@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from urlm_helpers.data.arrays import Booleans, Floats, Ints
 from urlm_helpers.world.draws import generator, normal
-from urlm_helpers.world.knobs import CANDIDATES, SCENARIOS, Floats, Ints
+from urlm_helpers.world.knobs import CANDIDATES, SCENARIOS
 from urlm_helpers.world.people import Population, TasteWalk
 from urlm_helpers.world.truth import APPEAL, DAY, GAIN, SEARCH, SOCIAL, Shown, react
 
@@ -64,7 +65,7 @@ def stale_score(
 
 
 def choose(
-    rng: np.random.Generator, score: Floats, random: NDArray[np.bool_], share: float
+    rng: np.random.Generator, score: Floats, random: Booleans, share: float
 ) -> tuple[Ints, Floats]:
     r"""Fill the slots one after the other from softmax(score), or at random.
 

@@ -6,14 +6,13 @@ Latents and features are kept as float32 and matrix products go through `einsum`
 last bit that differs between two processors' libraries is rounded away.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from urlm_helpers.data.arrays import Floats, Ints, Singles
 from urlm_helpers.world.draws import (
     Pool,
     births,
@@ -24,7 +23,7 @@ from urlm_helpers.world.draws import (
     tastes,
     view,
 )
-from urlm_helpers.world.knobs import CANDIDATES, SCENARIOS, Floats, Ints, Knobs, Singles
+from urlm_helpers.world.knobs import CANDIDATES, SCENARIOS, Knobs
 
 PICKS = 5  # friends that each user picks; others pick them as well
 STRANGERS = 8  # among whom a like-minded pick is made
@@ -80,62 +79,115 @@ class Friends(NamedTuple):
     guess: Singles
 
 
-def make_users(world: Population) -> Users:
-    """Draw the users."""
-    rng, n = generator(world, "users"), world.users
-    drawn = tastes(rng, n, world.user_view, world.feature_noise)
-    born = births(rng, n, world.new_users, world.days)
-    home = homes(rng, n, world.user_overlap, world.traffic)
-    activity = np.exp(rng.standard_normal(n)).astype(np.float32)
-    return Users(*drawn, born, home, activity.astype(np.float64))
+@dataclass(frozen=True)
+class Population(Knobs):
+    """The knobs, and who lives in the app that they describe; drawn when asked for."""
 
+    @cached_property
+    def user_view(self) -> Floats:
+        """The matrix behind the users' features, (user_features, latents)."""
+        return view(generator(self, "users", 1), self.user_features, self.latents)
 
-def make_items(world: Population) -> Items:
-    """Draw the items."""
-    rng, n = generator(world, "items"), world.items
-    drawn = tastes(rng, n, world.item_view, world.feature_noise)
-    born = births(rng, n, world.new_items, world.days)
-    home = homes(rng, n, world.item_overlap, world.traffic)
-    appeal = normal(rng, n)
-    rating = (appeal + world.feature_noise * normal(rng, n)).astype(np.float32)
-    return Items(*drawn, born, home, appeal, rating, np.argmax(drawn[1], axis=1))
+    @cached_property
+    def item_view(self) -> Floats:
+        """The matrix behind the items' features, (item_features, latents)."""
+        return view(generator(self, "items", 1), self.item_features, self.latents)
 
+    @cached_property
+    def maps(self) -> Floats:
+        """How scenarios and tasks turn tastes, (3, 3, latents, latents)."""
+        return taste_maps(self)
 
-def make_friends(world: Population) -> Friends:
-    """Let every user pick friends: strangers, or with homophily those who look alike.
+    @cached_property
+    def people(self) -> Users:
+        """The users, with their hidden tastes."""
+        rng, n = generator(self, "users"), self.users
+        drawn = tastes(rng, n, self.user_view, self.feature_noise)
+        born = births(rng, n, self.new_users, self.days)
+        home = homes(rng, n, self.user_overlap, self.traffic)
+        activity = np.exp(rng.standard_normal(n)).astype(np.float32)
+        return Users(*drawn, born, home, activity.astype(np.float64))
 
-    People compare what they can see, the features, never the hidden taste: a
-    friendship then says nothing about a taste that the features do not say, and the
-    best score on observables stays exact.
-    """
-    rng, guess = generator(world, "friends"), world.people.guess
-    length = np.sqrt(np.einsum("nk,nk->n", guess, guess, dtype=np.float64))
-    looks = guess / np.maximum(length, 1e-12)[:, None]
-    picked = []
-    for start in range(0, world.users, BLOCK):
-        user = np.arange(start, min(start + BLOCK, world.users))
-        # a step of 1 to users - 1 never leads back to oneself
-        step = rng.integers(1, world.users, (len(user), PICKS, STRANGERS))
-        other = (user[:, None, None] + step) % world.users
-        looks_of = np.take(looks, other, axis=0)
-        alike = np.einsum("nk,nfsk->nfs", looks[user], looks_of)
-        best = np.where(
-            rng.random((len(user), PICKS)) < world.homophily, alike.argmax(axis=2), 0
+    @cached_property
+    def goods(self) -> Items:
+        """The items, with their hidden tastes and appeal."""
+        rng, n = generator(self, "items"), self.items
+        drawn = tastes(rng, n, self.item_view, self.feature_noise)
+        born = births(rng, n, self.new_items, self.days)
+        home = homes(rng, n, self.item_overlap, self.traffic)
+        appeal = normal(rng, n)
+        rating = (appeal + self.feature_noise * normal(rng, n)).astype(np.float32)
+        return Items(*drawn, born, home, appeal, rating, np.argmax(drawn[1], axis=1))
+
+    @cached_property
+    def friends(self) -> Friends:
+        """The friendships: strangers, or with homophily those who look alike.
+
+        People compare what they can see, the features, never the hidden taste: a
+        friendship then says nothing about a taste that the features do not say, and
+        the best score on observables stays exact.
+        """
+        one = np.repeat(np.arange(self.users), PICKS)
+        two = self._picked_friends().ravel()
+        both = np.concatenate([one * self.users + two, two * self.users + one])
+        both.sort()  # a hash table, as in np.unique, takes 20 times as long
+        once = np.concatenate([[True], both[1:] != both[:-1]])
+        user, friend = np.divmod(both[once], self.users)
+        degree = np.bincount(user, minlength=self.users)
+
+        def mean(values: Singles) -> Singles:
+            total = [np.bincount(user, v[friend], self.users) for v in values.T]
+            return (np.stack(total, axis=1) / degree[:, None]).astype(np.float32)
+
+        people = self.people
+        return Friends(user, friend, degree, mean(people.taste), mean(people.guess))
+
+    def _picked_friends(self) -> Ints:
+        """Let every user pick friends, (users, picks)."""
+        rng, guess = generator(self, "friends"), self.people.guess
+        length = np.sqrt(np.einsum("nk,nk->n", guess, guess, dtype=np.float64))
+        looks = guess / np.maximum(length, 1e-12)[:, None]
+        picked = []
+        for start in range(0, self.users, BLOCK):
+            user = np.arange(start, min(start + BLOCK, self.users))
+            # a step of 1 to users - 1 never leads back to oneself
+            step = rng.integers(1, self.users, (len(user), PICKS, STRANGERS))
+            other = (user[:, None, None] + step) % self.users
+            looks_of = np.take(looks, other, axis=0)
+            alike = np.einsum("nk,nfsk->nfs", looks[user], looks_of)
+            by_looks = rng.random((len(user), PICKS)) < self.homophily
+            best = np.where(by_looks, alike.argmax(axis=2), 0)
+            picked.append(np.take_along_axis(other, best[:, :, None], 2)[:, :, 0])
+        return np.concatenate(picked)
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the items' categories, which are also the queries."""
+        return tuple(f"category {c}" for c in range(self.item_features))
+
+    @cached_property
+    def pools(self) -> tuple[tuple[Pool, Pool], ...]:
+        """Users and items of each scenario, or an error where too few are left."""
+        people, goods, alike = self.people, self.goods, np.ones(self.items)
+        return tuple(
+            (
+                self._pool(s, "user", people, people.activity, 1),
+                self._pool(s, "item", goods, alike, CANDIDATES),
+            )
+            for s in range(len(SCENARIOS))
         )
-        picked.append(np.take_along_axis(other, best[:, :, None], 2)[:, :, 0])
-    one = np.repeat(np.arange(world.users), PICKS)
-    two = np.concatenate(picked).ravel()
-    both = np.concatenate([one * world.users + two, two * world.users + one])
-    both.sort()  # a hash table, as in np.unique, takes 20 times as long
-    once = np.concatenate([[True], both[1:] != both[:-1]])
-    user, friend = np.divmod(both[once], world.users)
-    degree = np.bincount(user, minlength=world.users)
 
-    def mean(values: Singles) -> Singles:
-        total = [np.bincount(user, v[friend], world.users) for v in values.T]
-        return (np.stack(total, axis=1) / degree[:, None]).astype(np.float32)
-
-    return Friends(user, friend, degree, mean(world.people.taste), mean(guess))
+    def _pool(
+        self, scenario: int, what: str, of: Users | Items, weight: Floats, least: int
+    ) -> Pool:
+        pool = Pool(of.born, of.home, weight, scenario, self.days)
+        if pool.alive[0] < least:
+            raise ValueError(
+                f"{SCENARIOS[scenario]} has {pool.alive[0]} {what}s on the first day "
+                f"and needs {least}: raise {what}s or {what}_overlap, or lower "
+                f"new_{what}s"
+            )
+        return pool
 
 
 class TasteWalk:
@@ -166,67 +218,3 @@ class TasteWalk:
                 alive = self.world.people.born < self.day
                 self.taste = np.where(alive[:, None], moved, self.taste).astype("f4")
         return self.taste
-
-
-def make_pools(world: Population) -> tuple[tuple[Pool, Pool], ...]:
-    """Return users and items of each scenario, or say where too few are left."""
-    people, goods = world.people, world.goods
-    pools = []
-    for s, scenario in enumerate(SCENARIOS):
-        users = Pool(people.born, people.home, people.activity, s, world.days)
-        alike = np.ones(world.items)
-        items = Pool(goods.born, goods.home, alike, s, world.days)
-        for what, pool, least in (("user", users, 1), ("item", items, CANDIDATES)):
-            if pool.alive[0] < least:
-                raise ValueError(
-                    f"{scenario} has {pool.alive[0]} {what}s on the first day and "
-                    f"needs {least}: raise {what}s or {what}_overlap, or lower "
-                    f"new_{what}s"
-                )
-        pools.append((users, items))
-    return tuple(pools)
-
-
-@dataclass(frozen=True)
-class Population(Knobs):
-    """The knobs, and who lives in the app that they describe; drawn when asked for."""
-
-    @cached_property
-    def user_view(self) -> Floats:
-        """The matrix behind the users' features, (user_features, latents)."""
-        return view(generator(self, "users", 1), self.user_features, self.latents)
-
-    @cached_property
-    def item_view(self) -> Floats:
-        """The matrix behind the items' features, (item_features, latents)."""
-        return view(generator(self, "items", 1), self.item_features, self.latents)
-
-    @cached_property
-    def maps(self) -> Floats:
-        """How scenarios and tasks turn tastes, (3, 3, latents, latents)."""
-        return taste_maps(self)
-
-    @cached_property
-    def people(self) -> Users:
-        """The users, with their hidden tastes."""
-        return make_users(self)
-
-    @cached_property
-    def goods(self) -> Items:
-        """The items, with their hidden tastes and appeal."""
-        return make_items(self)
-
-    @cached_property
-    def friends(self) -> Friends:
-        """The friendships."""
-        return make_friends(self)
-
-    @cached_property
-    def categories(self) -> tuple[str, ...]:
-        """Names of the items' categories, which are also the queries."""
-        return tuple(f"category {c}" for c in range(self.item_features))
-
-    @cached_property
-    def pools(self) -> tuple[tuple[Pool, Pool], ...]:
-        """Users and items of each scenario, or an error where too few are left."""
-        return make_pools(self)

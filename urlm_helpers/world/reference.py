@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.data.checks import refuse
-from urlm_helpers.world.knobs import Floats
+from urlm_helpers.data.arrays import Floats, refuse
 
 
 def paired(p: ArrayLike, other: ArrayLike, name: str) -> tuple[Floats, Floats]:

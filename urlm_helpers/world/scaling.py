@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 
-from urlm_helpers.world.knobs import Floats
+from urlm_helpers.data.arrays import Floats
 
 TINY = 1e-12
 

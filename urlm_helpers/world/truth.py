@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from urlm_helpers.data.arrays import Booleans, Floats, Ints
 from urlm_helpers.world.draws import normal
-from urlm_helpers.world.knobs import SCENARIOS, Floats, Ints
+from urlm_helpers.world.knobs import SCENARIOS
 from urlm_helpers.world.people import Population, TasteWalk
 
 TASKS = ("click", "like", "buy")
@@ -36,7 +37,7 @@ class Shown(NamedTuple):
     second: Ints
     position: Ints
     propensity: Floats
-    random: NDArray[np.bool_]
+    random: Booleans
     query: Ints
 
 
