@@ -1,43 +1,42 @@
-"""Keep every page of the site self-contained, over http and opened from the disk.
+"""Keep every page of the site self-contained and light, over http and from the disk.
 
-- Diagrams: `sphinxcontrib-mermaid` imports an ES module from a content network, which
-  browsers refuse on `file://` pages. Here a classic script from `_vendor/` draws
-  them, and only pages that have a diagram load it. The theme inverts the drawings in
-  dark mode, so that one palette serves both modes.
-- Thebe: jupyter-book always loads `sphinx-thebe`, which names another host and declares
-  its constants twice (a SyntaxError in the console of every page). Live code is off in
-  this book, so its scripts go.
-- Mathematics: Sphinx gives a page MathJax when a page below it in the contents has a
-  formula, so the landing page would always load it. Here a page needs one of its own.
+- Diagrams: `drawings` puts committed drawings on the pages, so no page loads a script.
+- Scripts that a page has no use for go: thebe (live code is off in this book, and it
+  names another host), MathJax without a formula, sphinx-design without one of its
+  boxes, the search index except on the search page (the book has no search-as-you-type),
+  and `fontawesome.js` (1.5 MB), since the web fonts in the theme's style sheet draw
+  the same icons.
+- Subtitles: a line in italics under a page's title, in Chinese, is the heading of the
+  section that the page works out. It becomes a subtitle in that language.
 - Accessibility: `book-a11y.js` mends what axe-core finds in the theme's own markup.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinxcontrib import mermaid
 
-DRAW = (
-    "window.addEventListener('DOMContentLoaded', () => {"
-    "mermaid.initialize({startOnLoad: false});"
-    "mermaid.run({querySelector: 'pre.mermaid'});});"
-)
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+# What the theme's templates load on every page, and what of it only a search needs.
+THEME_SCRIPT = r'\s*<script [^>]*src="[^"]*\b(?:{})\.js[^"]*"></script>'
+SEARCH = "searchtools|language_data|searchindex"
 
 
-def add_mermaid(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: nodes.document | None,
-) -> None:
-    """Load the diagram script on the pages that have a diagram."""
-    if doctree is not None and doctree.next_node(mermaid.mermaid) is not None:
-        app.add_js_file("mermaid/mermaid.min.js", loading_method="defer")
-        app.add_js_file(None, body=DRAW)
+def mark_subtitle(app: Sphinx, doctree: nodes.document) -> None:
+    """Turn the Chinese line under a page's title into a subtitle."""
+    title = doctree.next_node(nodes.title)
+    line = title and title.next_node(descend=False, siblings=True)
+    if (
+        isinstance(line, nodes.paragraph)
+        and [type(each) for each in line.children] == [nodes.emphasis]
+        and CHINESE.search(line.astext())
+    ):
+        line["classes"] += ["page-subtitle", "language-zh"]  # docutils writes lang="zh"
+        line.children = line.children[0].children
 
 
 def drop_scripts(
@@ -47,16 +46,31 @@ def drop_scripts(
     context: dict[str, Any],
     doctree: nodes.document | None,
 ) -> None:
-    """Remove what the page has no use for: thebe, and MathJax without a formula."""
+    """Remove the scripts and styles of extensions that the page has no use for."""
     unused = ["sphinx-thebe", "THEBE_JS_URL"]
+    # Sphinx gives a page MathJax when a page below it in the contents has a formula.
     if doctree is None or not any(doctree.findall(is_math)):
         unused += ["mathjax/", "window.MathJax"]
+    if not re.search(r'class="[^"]*\bsd-', context.get("body", "")):
+        unused += ["sphinx-design", "design-tabs"]
     for key in ("script_files", "css_files"):
         context[key][:] = [
             file
             for file in context[key]
             if not any(mark in described(file) for mark in unused)
         ]
+
+
+def drop_theme_scripts(app: Sphinx, exception: Exception | None) -> None:
+    """Remove the scripts that the theme's templates name, from the pages as built."""
+    if exception is not None or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        html = path.read_text(encoding="utf-8")
+        names = "fontawesome" + ("" if path.name == "search.html" else f"|{SEARCH}")
+        lean = re.sub(THEME_SCRIPT.format(names), "", html)
+        if lean != html:
+            path.write_text(lean, encoding="utf-8")
 
 
 def is_math(node: nodes.Node) -> bool:
@@ -71,12 +85,9 @@ def described(file: Any) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
-    app.setup_extension("sphinxcontrib.mermaid")
-    listeners = app.events.listeners["html-page-context"]
-    listeners[:] = [
-        each for each in listeners if each.handler is not mermaid.install_js
-    ]
-    app.connect("html-page-context", add_mermaid)
+    app.setup_extension("drawings")
+    app.connect("doctree-read", mark_subtitle)
     app.connect("html-page-context", drop_scripts, priority=900)
+    app.connect("build-finished", drop_theme_scripts)
     app.add_js_file("book-a11y.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
