@@ -4,17 +4,73 @@ Colors are those of Okabe and Ito, told apart by readers with any form of color
 blindness. The background stays white in the dark theme too.
 """
 
+import functools
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's palette, its darker colors first."""
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = COLORS
+WINE = "#882255"  # a seventh, apart from the six by its darkness
+
+METHODS: dict[str, tuple[str, str]] = {
+    # What bounds every method: the world's own probabilities, wholly or in part.
+    "truth": ("black", "*"),
+    "oracle": ("black", "D"),
+    "known": ("black", "|"),
+    # What a skeptic asks for first.
+    "random": ("black", "x"),
+    "popularity": (PURPLE, "s"),
+    "counts": (PURPLE, "^"),
+    "logistic regression": (SKY, "v"),
+    "boosted trees": (GREEN, "^"),
+    "iALS": (GREEN, "<"),
+    "EASE": (ORANGE, ">"),
+    # The ways to share, from nothing to all.
+    "single": (VERMILION, "D"),
+    "separate": (VERMILION, "s"),
+    "fully shared": (SKY, "o"),
+    "shared bottom": (ORANGE, "s"),
+    "cross-stitch": (ORANGE, "X"),
+    "OMoE": (WINE, "v"),
+    "MMoE": (WINE, "o"),
+    "HMoE": (WINE, "^"),
+    "PLE": (PURPLE, "P"),
+    "HiNet": (PURPLE, "D"),
+    "STAR": (GREEN, "*"),
+    "PEPNet": (SKY, "P"),
+    "AITM": (VERMILION, "v"),
+    "ESMM": (VERMILION, "^"),
+    "ESCM2-IPS": (VERMILION, "<"),
+    "ESCM2-DR": (VERMILION, ">"),
+    # The book's model: with its own way to share, and with any.
+    "URLM": (BLUE, "o"),
+    "unified": (BLUE, "P"),
+}
+"""Color and marker of each method, the same on every page; no pair stands twice."""
+SCENARIOS: dict[str, tuple[str, str]] = {
+    "shop": (BLUE, "o"),
+    "social": (VERMILION, "s"),
+    "search": (GREEN, "^"),
+    "mailer": (BLUE, "o"),
+    "display": (VERMILION, "s"),
+    "both": (GREEN, "^"),
+}
+"""Color and marker of each scenario, of the simulated app and of Complete Journey."""
 STYLE: dict[str, Any] = {
     "figure.figsize": (7.0, 3.8),
     "figure.dpi": 110,
@@ -34,6 +90,8 @@ STYLE: dict[str, Any] = {
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 """What keeps TensorFlow silent, and its sums in one order on every machine."""
+CHECKED = "URLM_CHECK_FIGURES"
+"""Name of the environment variable that has every figure of a page checked."""
 
 
 def set_up(digits: int | None = None) -> None:
@@ -56,6 +114,52 @@ def set_up(digits: int | None = None) -> None:
     plt.rcParams.update(cast("Any", STYLE))
     if digits is not None:
         pd.options.display.float_format = f"{{:.{digits}f}}".format
+    if os.environ.get(CHECKED) and not hasattr(plt.show, "__wrapped__"):
+        plt.show = _checking(plt.show)
+
+
+def method(name: str) -> dict[str, str]:
+    """Return how plots draw a method, on this page as on all others.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`METHODS`.
+
+    Returns
+    -------
+    dict
+        ``color`` and ``marker``, for ``plot``, ``scatter`` and ``errorbar``.
+
+    Raises
+    ------
+    ValueError
+        If the name is not one of them.
+
+    Examples
+    --------
+    >>> method("MMoE")
+    {'color': '#882255', 'marker': 'o'}
+    """
+    return _look(METHODS, "method", name)
+
+
+def scenario(name: str) -> dict[str, str]:
+    """Return how plots draw a scenario: as :func:`method`, from :data:`SCENARIOS`.
+
+    Examples
+    --------
+    >>> scenario("search")
+    {'color': '#009E73', 'marker': '^'}
+    """
+    return _look(SCENARIOS, "scenario", name)
+
+
+def _look(known: Mapping[str, tuple[str, str]], kind: str, name: str) -> dict[str, str]:
+    if name not in known:
+        raise ValueError(f"no {kind} is called {name!r}: one of {', '.join(known)}")
+    color, marker = known[name]
+    return {"color": color, "marker": marker}
 
 
 def label_lines(ax: Axes, labels: Sequence[str]) -> None:
@@ -147,3 +251,131 @@ def calibration(tables: Mapping[str, pd.DataFrame], title: str) -> Axes:
     ax.set(xlabel="predicted rate (mean of a bin)", ylabel="observed rate")
     ax.legend(frameon=False)
     return ax
+
+
+def check(fig: Figure) -> list[str]:
+    """List what keeps a reader from reading a figure.
+
+    Parameters
+    ----------
+    fig : Figure
+        A finished figure.
+
+    Returns
+    -------
+    list of str
+        One line per pair of texts that overlap, per text that leaves the canvas, and
+        per axis with numbers and no label. An axis whose ticks are names needs none,
+        nor does one that shares its scale with one that has it.
+
+    Examples
+    --------
+    >>> fig, ax = plt.subplots()
+    >>> _ = ax.set(xlabel="passes")
+    >>> _ = ax.plot([1, 2], [0.5, 0.4])
+    >>> check(fig)
+    ["no label: the y axis that shows '0.40'"]
+    >>> plt.close(fig)
+    """
+    fig.draw_without_rendering()  # lays out, and puts the ticks where they will stand
+    renderer = cast("Any", fig.canvas).get_renderer()
+    boxes = [(text, _box(text, renderer)) for text in _texts(fig)]
+    shown = [(text.get_text(), box) for text, box in boxes if box.width > 0]
+    found = [
+        f"overlap: {a!r} and {b!r}"
+        for (a, one), (b, other) in itertools.combinations(shown, 2)
+        if _overlap(one, other)
+    ]
+    canvas = fig.bbox.padded(1)
+    found += [
+        f"leaves the canvas: {text!r}"
+        for text, box in shown
+        if not (canvas.contains(*box.min) and canvas.contains(*box.max))
+    ]
+    return found + [
+        f"no label: the {axis.axis_name} axis that shows {numbers[0]!r}"
+        for ax in fig.axes
+        for axis in _axes_of(ax)
+        if (numbers := _numbers(axis)) and not _is_labelled(ax, axis)
+    ]
+
+
+def _checking(show: Any) -> Any:
+    @functools.wraps(show)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        found = [fault for n in plt.get_fignums() for fault in check(plt.figure(n))]
+        if found:
+            raise ValueError("\n".join(["a figure that can't be read:", *found]))
+        return show(*args, **kwargs)
+
+    return checked
+
+
+def _axes_of(ax: Axes) -> list[Axis]:
+    drawn = ax.get_visible() and ax.axison
+    return [a for a in (ax.xaxis, ax.yaxis) if drawn and a.get_visible()]
+
+
+def _ticks(axis: Axis) -> list[Text]:
+    """Return the tick labels in sight: Matplotlib keeps some beyond the ends."""
+    low, high = sorted(axis.get_view_interval())
+    slack = 1e-9 * (high - low)
+    return [
+        label
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+        if low - slack <= tick.get_loc() <= high + slack and label.get_visible()
+    ]
+
+
+def _texts(fig: Figure) -> Iterator[Text]:
+    yield from (child for child in fig.get_children() if isinstance(child, Text))
+    legends = list(fig.legends)
+    for ax in fig.axes:
+        if not ax.get_visible():
+            continue
+        children = ax.get_children()
+        yield from (child for child in children if isinstance(child, Text))
+        legends += [child for child in children if isinstance(child, Legend)]
+        for axis in _axes_of(ax):
+            yield from (axis.label, axis.get_offset_text(), *_ticks(axis))
+    for legend in legends:
+        yield from (legend.get_title(), *legend.get_texts())
+
+
+def _box(text: Text, renderer: RendererBase) -> Bbox:
+    """Return where a text stands, in pixels: an empty box if it is not drawn."""
+    seen = text.get_visible() and text.get_text().strip()
+    if isinstance(text, Annotation) and seen:
+        # The annotation's own box holds its arrow; it is null beyond the axes' ends.
+        seen = text.get_tightbbox(renderer).width > 0
+    return Text.get_window_extent(text, renderer) if seen else Bbox.null()
+
+
+def _overlap(one: Bbox, other: Bbox) -> bool:
+    """Tell whether ink meets: a box is as high as the highest and lowest letters."""
+    common = Bbox.intersection(one, other)
+    if common is None:
+        return False
+    return bool(
+        common.width > 1 and common.height > 0.2 * min(one.height, other.height)
+    )
+
+
+def _numbers(axis: Axis) -> list[str]:
+    """Return the tick labels that are numbers: a name says by itself what it is."""
+    labels = [label.get_text() for label in _ticks(axis)]
+    bare = [re.sub(r"\\[a-z]+|(?<=\d)e(?=[+-]?\d)", "", label) for label in labels]
+    return [
+        a for a, b in zip(labels, bare, strict=True) if re.fullmatch(r"[^a-zA-Z]+", b)
+    ]
+
+
+def _is_labelled(ax: Axes, axis: Axis) -> bool:
+    """Tell whether an axis, or one that shares its scale, says what it shows."""
+    name = axis.axis_name
+    shared = getattr(ax, f"get_shared_{name}_axes")().get_siblings(ax)
+    labels = [getattr(other, f"get_{name}label")() for other in shared]
+    if ax.get_label() == "<colorbar>":
+        labels += [ax.get_title(loc=loc) for loc in ("left", "center", "right")]
+    return any(label.strip() for label in labels)
