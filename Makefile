@@ -5,6 +5,7 @@
 # make test-backends   the layers' invariants on JAX and PyTorch
 # make test-links      the links to other sites (needs the network)
 # make lock            compile requirements.lock anew (needs uv)
+# make diagrams        draw the Mermaid fences that have no drawing (needs Chromium)
 # make vendor          fetch the site's browser libraries anew (needs npm)
 # make url             write the address of _config.yml wherever else it stands
 # make clean           remove what the others made
@@ -24,7 +25,8 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
 .PHONY: book notebooks test lint test-package test-notebooks test-book test-links \
-	test-backends test-colab lock vendor url clean
+	test-backends test-colab lock diagrams vendor url \
+	clean
 
 book: $(SITE)/.built
 	@echo "The book is built. Open file://$(CURDIR)/$(SITE)/index.html"
@@ -82,6 +84,9 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links \
 		requirements-dev.in --output-file requirements.lock
+
+diagrams: $(VENV)/.installed
+	$(RUN) tools/diagrams.py
 
 vendor:
 	tools/vendor.sh
