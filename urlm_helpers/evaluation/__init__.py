@@ -13,8 +13,7 @@ from urlm_helpers.evaluation.calibration import (
     undo_downsampling,
 )
 from urlm_helpers.evaluation.catalog import exposure, gini, shown_popularity
-from urlm_helpers.evaluation.comparison import compare, holm, user_mean
-from urlm_helpers.evaluation.deciles import pcoc_deciles
+from urlm_helpers.evaluation.comparison import compare, holm, t_interval, user_mean
 from urlm_helpers.evaluation.intervals import cells, evaluate, ranking_table
 from urlm_helpers.evaluation.metrics import (
     auc,
@@ -26,4 +25,4 @@ from urlm_helpers.evaluation.metrics import (
 )
 from urlm_helpers.evaluation.off_policy import effective_sample_size, policy_value
 from urlm_helpers.evaluation.ranking import query_metrics, ranking_metrics
-from urlm_helpers.evaluation.slices import cold_start, evaluate_slices
+from urlm_helpers.evaluation.slices import cold_start, evaluate_slices, pcoc_deciles

@@ -14,7 +14,7 @@ from scipy import sparse
 from urlm_helpers.data.arrays import Floats, Ints
 from urlm_helpers.evaluation import calibration
 from urlm_helpers.evaluation import metrics as evaluation
-from urlm_helpers.evaluation.metrics import divide, group_sum
+from urlm_helpers.evaluation.rows import divide, group_sum
 
 
 class Cell(NamedTuple):
@@ -40,9 +40,9 @@ class Statistic(NamedTuple):
     dropped: float = 0.0
 
 
-def _user_sums(cell: Cell, *columns: Floats) -> Floats:
+def user_sums(user: Ints, users: int, *columns: Floats) -> Floats:
     """Sum each row-wise column within users: (users, columns)."""
-    return np.stack([group_sum(cell.user, c, cell.users) for c in columns], axis=1)
+    return np.stack([group_sum(user, column, users) for column in columns], axis=1)
 
 
 def quotient(total: Floats) -> Floats:
@@ -50,8 +50,9 @@ def quotient(total: Floats) -> Floats:
     return divide(total[:, 0], total[:, 1])
 
 
-def _ratio(cell: Cell, numerator: Floats, denominator: Floats) -> Statistic:
-    return Statistic(quotient, _user_sums(cell, numerator, denominator))
+def ratio(user: Ints, users: int, over: Floats, under: Floats) -> Statistic:
+    """Make the statistic of two row-wise columns: sum of one over sum of the other."""
+    return Statistic(quotient, user_sums(user, users, over, under))
 
 
 def _auc(cell: Cell) -> Statistic:
@@ -97,11 +98,6 @@ def _gauc(cell: Cell) -> Statistic:
     return Statistic(quotient, sums, float(unknown[cell.user].mean()))
 
 
-def _log_loss(cell: Cell) -> Statistic:
-    loss = evaluation.row_log_loss(cell.y, cell.p)
-    return _ratio(cell, cell.weight * loss, cell.weight)
-
-
 def _normalized_entropy(cell: Cell) -> Statistic:
     loss = evaluation.row_log_loss(cell.y, cell.p)
 
@@ -110,7 +106,7 @@ def _normalized_entropy(cell: Cell) -> Statistic:
         return divide(divide(total[:, 0], total[:, 2]), evaluation.entropy(rate))
 
     w = cell.weight
-    return Statistic(value, _user_sums(cell, w * loss, w * cell.y, w))
+    return Statistic(value, user_sums(cell.user, cell.users, w * loss, w * cell.y, w))
 
 
 def _ece(cell: Cell) -> Statistic:
@@ -119,34 +115,38 @@ def _ece(cell: Cell) -> Statistic:
     gaps = (gap * (code == b) for b in range(10))
     return Statistic(
         lambda total: divide(np.abs(total[:, :-1]).sum(axis=1), total[:, -1]),
-        _user_sums(cell, *gaps, cell.weight),
+        user_sums(cell.user, cell.users, *gaps, cell.weight),
     )
 
 
-def _accuracy(cell: Cell) -> Statistic:
-    right = (cell.p >= 0.5) == (cell.y == 1)
-    return _ratio(cell, cell.weight * right, cell.weight)
+def _ratio(name: str) -> Callable[[Cell], Statistic]:
+    """Make a metric that is a sum over rows divided by another."""
 
+    def statistic(cell: Cell) -> Statistic:
+        y, p, w = cell.y, cell.p, cell.weight
+        said = p >= 0.5
+        hit = w * y * said
+        over, under = {
+            "log_loss": (w * evaluation.row_log_loss(y, p), w),
+            "pcoc": (w * p, w * y),
+            "accuracy": (w * (said == (y == 1)), w),
+            "precision": (hit, w * said),
+            "recall": (hit, w * y),
+            "f1": (2 * hit, w * (said + y)),
+        }[name]
+        return ratio(cell.user, cell.users, over, under)
 
-def _f1(cell: Cell) -> Statistic:
-    said = cell.p >= 0.5
-    hit = 2 * cell.weight * cell.y * said
-    return _ratio(cell, hit, cell.weight * (said + cell.y))
+    return statistic
 
 
 METRICS: Mapping[str, Callable[[Cell], Statistic]] = {
     "auc": _auc,
     "gauc": _gauc,
-    "log_loss": _log_loss,
+    "log_loss": _ratio("log_loss"),
     "normalized_entropy": _normalized_entropy,
-    "pcoc": lambda c: _ratio(c, c.weight * c.p, c.weight * c.y),
+    "pcoc": _ratio("pcoc"),
     "ece": _ece,
-    "accuracy": _accuracy,
-    "precision": lambda c: _ratio(
-        c, c.weight * c.y * (c.p >= 0.5), c.weight * (c.p >= 0.5)
-    ),
-    "recall": lambda c: _ratio(c, c.weight * c.y * (c.p >= 0.5), c.weight * c.y),
-    "f1": _f1,
+    **{name: _ratio(name) for name in ("accuracy", "precision", "recall", "f1")},
 }
 # These need the order of the scores only, so any real score will do.
 ORDER_METRICS = frozenset({"auc", "gauc"})
@@ -190,3 +190,12 @@ def percentile_interval(draws: Floats, level: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def bootstrap(
+    statistics: Sequence[Statistic], users: int, resamples: int, seed: int, level: float
+) -> tuple[Floats, Floats]:
+    """Value of every statistic, (statistics,), and its interval, (statistics, 2)."""
+    full = values(statistics, [np.ones((1, users))])[:, 0]
+    draws = values(statistics, resample_users(users, resamples, seed))
+    return full, np.array([percentile_interval(draw, level) for draw in draws])

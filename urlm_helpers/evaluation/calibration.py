@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from urlm_helpers.data.arrays import Floats, Ints, refuse
-from urlm_helpers.evaluation.metrics import checked, divide, group_sum
+from urlm_helpers.evaluation.rows import checked, divide, group_sum, starts
 
 
 def pcoc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -41,8 +41,7 @@ def mass_bins(p: Floats, weight: Floats, bins: int) -> Ints:
     if weight.sum() == 0:
         return bin_of
     order = np.argsort(p, kind="stable")
-    tie_start = np.ones(len(p), dtype=bool)
-    tie_start[1:] = p[order][1:] != p[order][:-1]
+    tie_start = starts(p[order])
     mass = np.add.reduceat(weight[order], np.flatnonzero(tie_start))
     middle = np.cumsum(mass) - mass / 2
     group_bin = np.floor(middle * bins / mass.sum()).astype(np.int64)

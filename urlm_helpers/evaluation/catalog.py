@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from urlm_helpers.data.arrays import Floats, refuse
-from urlm_helpers.evaluation.metrics import checked, codes, divide, group_sum
 from urlm_helpers.evaluation.ranking import Places, places
+from urlm_helpers.evaluation.rows import checked, codes, divide, group_sum
 
 
 def _chance_shown(rows: Places, k: int) -> Floats:

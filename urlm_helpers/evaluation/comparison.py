@@ -1,22 +1,24 @@
 """Is one model better than another, on the same rows?"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from urlm_helpers.data.arrays import Floats
 from urlm_helpers.evaluation.bootstrap import (
     METRICS,
-    Statistic,
+    bootstrap,
     percentile_interval,
-    quotient,
+    ratio,
     resample_users,
     values,
 )
 from urlm_helpers.evaluation.intervals import cells
-from urlm_helpers.evaluation.metrics import codes, group_sum
+from urlm_helpers.evaluation.rows import codes
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -159,6 +161,7 @@ def compare(
     )
     table = []
     for key, value, draw in zip(first, full, draws, strict=True):
+        mean_a, mean_b = value[:n].mean(), value[n:].mean()
         difference = draw[:n].mean(axis=0) - draw[n:].mean(axis=0)
         if paired and len(runs_a) == len(runs_b):
             difference += run_noise(value[:n] - value[n:])
@@ -167,22 +170,10 @@ def compare(
         low, high = percentile_interval(difference, level)
         defined = np.count_nonzero(~np.isnan(difference))
         tail = min((difference <= 0).sum(), (difference >= 0).sum())
-        table.append(
-            {
-                "scenario": key[0],
-                "task": key[1],
-                "metric": metric,
-                "a": value[:n].mean(),
-                "b": value[n:].mean(),
-                "difference": value[:n].mean() - value[n:].mean(),
-                "low": low,
-                "high": high,
-                "p_value": np.nan
-                if np.isnan(low)
-                else min(1.0, 2 * (tail + 1) / (defined + 1)),
-            }
-        )
-    compared = pd.DataFrame(table)
+        p = np.nan if np.isnan(low) else min(1.0, 2 * (tail + 1) / (defined + 1))
+        table.append((*key, metric, mean_a, mean_b, mean_a - mean_b, low, high, p))
+    names = ["scenario", "task", "metric", "a", "b", "difference", "low", "high"]
+    compared = pd.DataFrame(table, columns=[*names, "p_value"])
     compared["p_holm"] = holm(compared["p_value"])
     return compared
 
@@ -227,8 +218,48 @@ def user_mean(
     if np.isnan(value).any():
         raise ValueError(f"value is NaN in row {int(np.argmax(np.isnan(value)))}")
     n = len(names)
-    sums = np.stack([group_sum(code, v, n) for v in (value, np.ones(len(value)))], 1)
-    mean = [Statistic(quotient, sums)]
-    draws = values(mean, resample_users(n, resamples, seed))[0]
-    low, high = percentile_interval(draws, level) if n > 1 else (np.nan, np.nan)
-    return float(values(mean, [np.ones((1, n))])[0, 0]), low, high
+    mean = ratio(code, n, value, np.ones(len(value)))
+    full, interval = bootstrap([mean], n, resamples, seed, level)
+    low, high = interval[0] if n > 1 else (np.nan, np.nan)
+    return float(full[0]), float(low), float(high)
+
+
+def t_interval(
+    values: ArrayLike, level: float = 0.95, axis: int = 0
+) -> tuple[Any, Any, Any]:
+    """Mean over runs and its Student t-interval.
+
+    One number per run: per seed, or per simulated app. Two models that were run on the
+    same ones are compared by their differences, run by run.
+
+    Parameters
+    ----------
+    values : array
+        The numbers, at least two along the axis.
+    level : float
+        Of the interval.
+    axis : int
+        Of the runs; each place of the other axes gets its own interval.
+
+    Returns
+    -------
+    mean, low, high : float, or array without the axis of the runs
+
+    Raises
+    ------
+    ValueError
+        Fewer than two runs: one says nothing about how far runs lie apart.
+
+    Examples
+    --------
+    >>> mean, low, high = t_interval([0.03, 0.01, 0.02])
+    >>> print(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
+    0.020 [-0.005, 0.045]
+    """
+    x = np.asarray(values, dtype=np.float64)
+    runs = x.shape[axis] if x.ndim else 1
+    if runs < 2:
+        raise ValueError(f"an interval needs 2 runs or more, got {runs}")
+    error = x.std(axis=axis, ddof=1) / np.sqrt(runs)
+    mean, half = x.mean(axis=axis), stats.t.ppf(0.5 + level / 2, runs - 1) * error
+    return mean, mean - half, mean + half

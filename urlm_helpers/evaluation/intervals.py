@@ -12,20 +12,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.evaluation import metrics as evaluation
 from urlm_helpers.evaluation.bootstrap import (
     METRICS,
     ORDER_METRICS,
     Cell,
-    Statistic,
-    percentile_interval,
-    quotient,
-    resample_users,
-    values,
+    bootstrap,
+    ratio,
 )
 from urlm_helpers.evaluation.catalog import exposure, gini, shown_popularity
-from urlm_helpers.evaluation.metrics import codes, group_sum
 from urlm_helpers.evaluation.ranking import query_metrics
+from urlm_helpers.evaluation.rows import checked, codes
 
 
 def cells(
@@ -48,16 +44,11 @@ def cells(
     scenario, scenarios = codes(predictions["scenario"], "scenario", len(predictions))
     weight = predictions.get("weight")
     probability = not set(metrics) <= ORDER_METRICS
+    columns = {}
+    for task in tasks:
+        y, p = predictions[f"y_{task}"], predictions[f"p_{task}"]
+        columns[task] = checked(y, p, weight, probability=probability)
     found: dict[tuple[object, str], Cell] = {}
-    columns = {
-        task: evaluation.checked(
-            predictions[f"y_{task}"],
-            predictions[f"p_{task}"],
-            weight,
-            probability=probability,
-        )
-        for task in tasks
-    }
     for s, label in enumerate(scenarios):
         rows = np.flatnonzero(scenario == s)
         for task, (y, p, w) in columns.items():
@@ -140,29 +131,19 @@ def evaluate(
     found, users = cells(predictions, tasks, metrics)
     keys = [(key, metric) for key in found for metric in metrics]
     statistics = [METRICS[metric](found[key]) for key, metric in keys]
-    full = values(statistics, [np.ones((1, users))])[:, 0]
-    draws = values(statistics, resample_users(users, resamples, seed))
-    table = []
-    lines = zip(keys, statistics, full, draws, strict=True)
-    for (key, metric), statistic, value, draw in lines:
-        cell = found[key]
-        seen = len(np.unique(cell.user))
-        low, high = percentile_interval(draw, level) if seen > 1 else (np.nan, np.nan)
-        table.append(
-            {
-                "scenario": key[0],
-                "task": key[1],
-                "metric": metric,
-                "value": float(value),
-                "low": low,
-                "high": high,
-                "rows": len(cell.y),
-                "users": seen,
-                "positives": int(cell.y.sum()),
-                "dropped": 1.0 if np.isnan(value) else statistic.dropped,
-            }
-        )
-    return pd.DataFrame(table)
+    value, interval = bootstrap(statistics, users, resamples, seed, level)
+    lines = [(*key, metric) for key, metric in keys]
+    table = pd.DataFrame(lines, columns=["scenario", "task", "metric"])
+    table["value"] = value
+    table[["low", "high"]] = interval
+    counts = [
+        (len(cell.y), len(np.unique(cell.user)), int(cell.y.sum()))
+        for cell in (found[key] for key, _ in keys)
+    ]
+    table[["rows", "users", "positives"]] = counts
+    table.loc[table["users"] < 2, ["low", "high"]] = np.nan
+    dropped = np.array([statistic.dropped for statistic in statistics])
+    return table.assign(dropped=np.where(np.isnan(value), 1.0, dropped))
 
 
 def ranking_table(
@@ -240,30 +221,21 @@ def ranking_table(
         for cut in cuts:
             shown = shown_popularity(code, score, popularity, cut)
             metrics[f"popularity@{cut}"] = shown
-    lines: list[dict[str, object]] = []
-    statistics: list[Statistic] = []
+    lines, statistics = [], []
     for s, name in enumerate(scenarios):
         here = where[first] == s
         for metric in metrics:
-            value = metrics[metric].to_numpy()
-            rows = np.flatnonzero(here & ~np.isnan(value))
-            owner = who[first][rows]
-            count = group_sum(owner, np.ones(len(rows)), len(users))
-            total = group_sum(owner, value[rows], len(users))
-            statistics.append(Statistic(quotient, np.stack([total, count], axis=1)))
-            lines.append(
-                {
-                    "scenario": name,
-                    "metric": metric,
-                    "queries": len(rows),
-                    "users": int(np.count_nonzero(count)),
-                    "dropped": float(1 - len(rows) / here.sum()),
-                }
-            )
-    table = pd.DataFrame(lines)
-    table["value"] = values(statistics, [np.ones((1, len(users)))])[:, 0]
-    draws = values(statistics, resample_users(len(users), resamples, seed))
-    table[["low", "high"]] = [percentile_interval(draw, level) for draw in draws]
+            each = metrics[metric].to_numpy()
+            rows = np.flatnonzero(here & ~np.isnan(each))
+            owner, one = who[first][rows], np.ones(len(rows))
+            statistics.append(ratio(owner, len(users), each[rows], one))
+            dropped = float(1 - len(rows) / here.sum())
+            lines.append((name, metric, len(rows), len(np.unique(owner)), dropped))
+    names = ["scenario", "metric", "queries", "users", "dropped"]
+    table = pd.DataFrame(lines, columns=names)
+    value, interval = bootstrap(statistics, len(users), resamples, seed, level)
+    table["value"] = value
+    table[["low", "high"]] = interval
     table.loc[table["users"] < 2, ["low", "high"]] = np.nan
     if item is not None:
         lists = pd.DataFrame({"query": code, "user": who, "item": item, "score": score})

@@ -13,10 +13,10 @@ is not defined on its input, such as the AUC of rows with one class, is NaN.
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.data.arrays import Floats, Ints, refuse
+from urlm_helpers.data.arrays import Floats, Ints
+from urlm_helpers.evaluation.rows import checked, codes, divide, group_sum, starts
 
 
 class Gauc(NamedTuple):
@@ -24,56 +24,6 @@ class Gauc(NamedTuple):
 
     value: float
     dropped: float
-
-
-def checked(
-    y: ArrayLike,
-    score: ArrayLike,
-    weight: ArrayLike | None = None,
-    *,
-    probability: bool = True,
-) -> tuple[Floats, Floats, Floats]:
-    """Return label, score and weight as float64 arrays, or say what is wrong."""
-    y = np.asarray(y, dtype=np.float64)
-    score = np.asarray(score, dtype=np.float64)
-    weight = np.ones(y.shape) if weight is None else np.asarray(weight, np.float64)
-    name = "p" if probability else "score"
-    if not (y.ndim == 1 and y.shape == score.shape == weight.shape):
-        raise ValueError(
-            f"y, {name} and weight must be 1-D and of one length, got shapes "
-            f"{y.shape}, {score.shape} and {weight.shape}"
-        )
-    refuse(y, (y != 0) & (y != 1), "y must be 0 or 1")
-    refuse(weight, ~((weight >= 0) & np.isfinite(weight)), "weight must be >= 0")
-    if probability:
-        refuse(score, ~((score >= 0) & (score <= 1)), "p must lie in [0, 1]")
-    else:
-        refuse(score, np.isnan(score), "score must not be NaN")
-    return y, score, weight
-
-
-def codes(ids: ArrayLike, name: str, rows: int) -> tuple[Ints, pd.Index]:
-    """Integer codes and labels, by first appearance or in a categorical's order."""
-    column = pd.Series(ids)
-    if len(column) != rows:
-        raise ValueError(f"{name} has {len(column)} rows, expected {rows}")
-    ordered = isinstance(column.dtype, pd.CategoricalDtype)
-    code, labels = pd.factorize(column, sort=ordered)
-    if (code < 0).any():
-        raise ValueError(f"{name} is missing in row {int(np.argmax(code < 0))}")
-    return code.astype(np.int64), pd.Index(labels)
-
-
-def divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Elementwise ratio, NaN where the denominator is not positive."""
-    defined = denominator > 0
-    safe = np.where(defined, denominator, 1.0)
-    return np.where(defined, numerator / safe, np.nan)
-
-
-def group_sum(group: Ints, values: Floats, groups: int) -> Floats:
-    """Sum of the values in each group; `group` holds codes below `groups`."""
-    return np.bincount(group, values, groups).astype(np.float64)
 
 
 def tie_bounds(positive: Floats, negative: Floats) -> tuple[Ints, Ints, Ints]:
@@ -149,15 +99,12 @@ def user_auc(
         return np.full(users, np.nan)
     order = np.lexsort((score, user))
     y, score, weight, user = y[order], score[order], weight[order], user[order]
-    tie_start = np.ones(len(y), dtype=bool)
-    tie_start[1:] = (user[1:] != user[:-1]) | (score[1:] != score[:-1])
-    starts = np.flatnonzero(tie_start)
-    owner = user[starts]
-    positive = np.add.reduceat(weight * y, starts)
-    negative = np.add.reduceat(weight * (1 - y), starts)
+    tied = np.flatnonzero(starts(user, score))
+    owner = user[tied]
+    positive = np.add.reduceat(weight * y, tied)
+    negative = np.add.reduceat(weight * (1 - y), tied)
     below = np.cumsum(negative) - negative
-    first = np.ones(len(owner), dtype=bool)
-    first[1:] = owner[1:] != owner[:-1]
+    first = starts(owner)
     below -= below[np.flatnonzero(first)[np.cumsum(first) - 1]]
     won = group_sum(owner, positive * (below + negative / 2), users)
     pairs = group_sum(owner, positive, users) * group_sum(owner, negative, users)
@@ -212,19 +159,15 @@ def gauc(
     y, score, row_weight = checked(y, score, row_weight, probability=False)
     code, names = codes(user, "user", len(y))
     each = user_auc(y, score, row_weight, code, len(names))
-    size = user_size(y, row_weight, code, len(names), weight)
+    if weight not in ("impressions", "positives"):
+        raise ValueError(f"weight must be 'impressions' or 'positives', got {weight!r}")
+    counted = row_weight if weight == "impressions" else row_weight * y
+    size = group_sum(code, counted, len(names))
     known = ~np.isnan(each)
     dropped = float((~known)[code].mean()) if len(y) else 1.0
     if size[known].sum() == 0:
         return Gauc(float("nan"), dropped)
     return Gauc(float(np.average(each[known], weights=size[known])), dropped)
-
-
-def user_size(y: Floats, weight: Floats, user: Ints, users: int, what: str) -> Floats:
-    """Count what each user weighs in GAUC: impressions or positives."""
-    if what not in ("impressions", "positives"):
-        raise ValueError(f"weight must be 'impressions' or 'positives', got {what!r}")
-    return group_sum(user, weight if what == "impressions" else weight * y, users)
 
 
 def row_log_loss(y: Floats, p: Floats) -> Floats:

@@ -11,14 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from urlm_helpers.data.arrays import Floats, refuse
-from urlm_helpers.evaluation.bootstrap import (
-    Statistic,
-    percentile_interval,
-    quotient,
-    resample_users,
-    values,
-)
-from urlm_helpers.evaluation.metrics import codes, divide, group_sum
+from urlm_helpers.evaluation.bootstrap import bootstrap, ratio
+from urlm_helpers.evaluation.rows import codes, divide
 
 
 def policy_value(
@@ -156,16 +150,10 @@ def policy_value(
         corrected = q + w * (column["reward"] - column["q_logged"])
         parts = {"dm": (q, one), **parts, "dr": (corrected, one)}
     users = len(names)
-    statistics = [
-        Statistic(quotient, np.stack([group_sum(code, c, users) for c in pair], axis=1))
-        for pair in parts.values()
-    ]
-    draws = values(statistics, resample_users(users, resamples, seed))
-    table = pd.DataFrame({"estimator": list(parts)})
-    table["value"] = values(statistics, [np.ones((1, users))])[:, 0]
-    table[["low", "high"]] = [percentile_interval(draw, level) for draw in draws]
-    if users < 2:
-        table[["low", "high"]] = np.nan
+    statistics = [ratio(code, users, *pair) for pair in parts.values()]
+    value, interval = bootstrap(statistics, users, resamples, seed, level)
+    table = pd.DataFrame({"estimator": list(parts), "value": value})
+    table[["low", "high"]] = interval if users > 1 else np.nan
     about_weights = {
         "mean_weight": w.mean(),
         "largest_weight": w.max(),
@@ -208,11 +196,10 @@ def _columns(given: dict[str, ArrayLike]) -> dict[str, Floats]:
         raise ValueError(f"all must be 1-D and of one length, got {shapes}")
     if not len(column["reward"]):
         raise ValueError("the log has no rows")
+    v = column["propensity"]
+    refuse(v, ~((v > 0) & (v <= 1)), "propensity must lie in (0, 1]")
+    v = column["target"]
+    refuse(v, ~((v >= 0) & (v <= 1)), "target must lie in [0, 1]")
     for name, v in column.items():
-        if name == "propensity":
-            refuse(v, ~((v > 0) & (v <= 1)), "propensity must lie in (0, 1]")
-        elif name == "target":
-            refuse(v, ~((v >= 0) & (v <= 1)), "target must lie in [0, 1]")
-        else:
-            refuse(v, ~np.isfinite(v), f"{name} must be finite")
+        refuse(v, ~np.isfinite(v), f"{name} must be finite")
     return column

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from urlm_helpers.data.arrays import Booleans, Floats, Ints
-from urlm_helpers.evaluation.metrics import checked, codes, divide, group_sum
+from urlm_helpers.evaluation.rows import checked, codes, divide, group_sum, starts
 
 
 class Ranking(NamedTuple):
@@ -47,10 +47,7 @@ def places(query: Ints, score: Floats, label: Floats) -> Places:
     """Rank each query's rows by falling score."""
     order = np.lexsort((-score, query))
     query, score = query[order], score[order]
-    new_query = np.ones(len(query), dtype=bool)
-    new_query[1:] = query[1:] != query[:-1]
-    new_group = new_query.copy()
-    new_group[1:] |= score[1:] != score[:-1]
+    new_query, new_group = starts(query), starts(query, score)
     start, group = np.flatnonzero(new_group), np.cumsum(new_group) - 1
     row = np.arange(len(query))
     place = row - np.flatnonzero(new_query)[np.cumsum(new_query) - 1] + 1

@@ -1,16 +1,19 @@
-"""The scenario × task table again, for new users and new items apart.
+"""The scenario × task table again, in slices: new users and items, deciles of p.
 
 A mean over all rows hides them: most impressions are of users and items with a long
-past, whose ids a model has learned.
+past, whose ids a model has learned, and most predictions are small.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.evaluation.intervals import evaluate
+from urlm_helpers.evaluation.bootstrap import bootstrap, ratio
+from urlm_helpers.evaluation.calibration import calibration_table, mass_bins
+from urlm_helpers.evaluation.intervals import cells, evaluate
 from urlm_helpers.preprocessing.lookback import LookBack
 
 
@@ -67,20 +70,18 @@ def evaluate_slices(
     predictions: pd.DataFrame,
     tasks: Sequence[str],
     slices: pd.DataFrame | Mapping[str, ArrayLike],
-    *,
-    metrics: Sequence[str] = ("auc", "gauc", "log_loss", "pcoc", "ece"),
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    **options: Any,
 ) -> pd.DataFrame:
     """Evaluate all rows and each slice of them: one table, with a column `slice`.
 
     Parameters
     ----------
-    predictions, tasks, metrics, resamples, seed, level
+    predictions, tasks
         As in `evaluate`.
     slices : DataFrame or mapping of str to array of bool
         The rows of each slice, as from `cold_start`. They may overlap.
+    **options
+        Of `evaluate`: `metrics`, `resamples`, `seed` and `level`.
 
     Returns
     -------
@@ -126,14 +127,78 @@ def evaluate_slices(
     tables = []
     for name, mask in parts.items():
         if mask.any() or name == "all":
-            table = evaluate(
-                predictions[mask],
-                tasks,
-                metrics=metrics,
-                resamples=resamples,
-                seed=seed,
-                level=level,
-            )
+            table = evaluate(predictions[mask], tasks, **options)
             table.insert(0, "slice", name)
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def pcoc_deciles(
+    predictions: pd.DataFrame,
+    tasks: Sequence[str],
+    *,
+    bins: int = 10,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """PCOC in slices of equal mass of every cell, with user-bootstrap intervals.
+
+    A PCOC of 1 over a whole cell can hide small probabilities that promise too much
+    and large ones that promise too little.
+
+    Parameters
+    ----------
+    predictions, tasks, resamples, seed, level
+        As in `urlm_helpers.evaluation.evaluate`.
+    bins : int
+        Slices of each scenario × task, as in `calibration_table`.
+
+    Returns
+    -------
+    DataFrame
+        `scenario`, `task`, the columns of `calibration_table` (`bin`, `rows`,
+        `weight`, `predicted`, `observed`, `pcoc`), and `low` and `high` of the PCOC.
+        The bins are fixed on the full sample. An interval is NaN where fewer than
+        half of the resamples hold a positive, or the bin has one user.
+
+    Raises
+    ------
+    ValueError
+        As `evaluate`; also for `bins` below 1.
+
+    Examples
+    --------
+    >>> predictions = pd.DataFrame(
+    ...     {
+    ...         "user": ["a", "b", "a", "b"],
+    ...         "scenario": "feed",
+    ...         "y_click": [1, 0, 1, 1],
+    ...         "p_click": [0.2, 0.2, 0.8, 0.9],
+    ...     }
+    ... )
+    >>> table = pcoc_deciles(predictions, ["click"], bins=2, resamples=200)
+    >>> table[["scenario", "task", "bin", "rows", "pcoc", "low", "high"]].round(3)
+      scenario   task  bin  rows  pcoc  low  high
+    0     feed  click    0     2  0.40  0.2   0.4
+    1     feed  click    1     2  0.85  0.8   0.9
+    """
+    found, users = cells(predictions, tasks, ["pcoc"])
+    tables, statistics, seen = [], [], []
+    for cell in found.values():
+        table = calibration_table(cell.y, cell.p, cell.weight, bins)
+        tables.append(table)
+        code = mass_bins(cell.p, cell.weight, bins)
+        for b in table["bin"]:
+            rows = np.flatnonzero(code == b)
+            w, user = cell.weight[rows], cell.user[rows]
+            statistics.append(ratio(user, users, w * cell.p[rows], w * cell.y[rows]))
+            seen.append(len(np.unique(user)))
+    if not statistics:
+        raise ValueError("no row of the predictions has a positive weight")
+    _, interval = bootstrap(statistics, users, resamples, seed, level)
+    table = pd.concat(tables, keys=list(found), names=["scenario", "task"])
+    table = table.reset_index(["scenario", "task"]).reset_index(drop=True)
+    table[["low", "high"]] = interval
+    table.loc[np.array(seen) < 2, ["low", "high"]] = np.nan
+    return table
