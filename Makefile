@@ -3,6 +3,7 @@
 # make test            everything: style, types, package, notebooks, site in a browser
 # make test-colab      the package and the notebooks with Google Colab's versions
 # make test-backends   the layers' invariants on JAX and PyTorch
+# make gpu             measure a GPU, ≤ 8 minutes; without one a dry run on the CPU
 # make test-links      the links to other sites (needs the network)
 # make lock            compile requirements.lock anew (needs uv)
 # make diagrams        draw the Mermaid fences that have no drawing (needs Chromium)
@@ -25,7 +26,7 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
 .PHONY: book notebooks test lint test-package test-notebooks test-book test-links \
-	test-backends test-colab lock diagrams vendor url \
+	test-backends test-colab gpu lock diagrams vendor url \
 	clean
 
 book: $(SITE)/.built
@@ -78,6 +79,20 @@ test-backends: .venv-backends/.installed
 		tools/environment.sh
 	tools/environment.sh .venv-colab 3.13 -c constraints-colab.txt \
 		-r requirements.txt hypothesis nbval pytest pyyaml setuptools
+	@touch $@
+
+# With an NVIDIA GPU in an environment of its own, whose TensorFlow brings CUDA.
+ifneq ($(shell nvidia-smi -L 2>/dev/null),)
+gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python benchmarks/gpu.py
+else
+gpu: $(VENV)/.installed
+	$(RUN) benchmarks/gpu.py --dry
+endif
+
+.venv-gpu/.installed: $(LOCK) pyproject.toml tools/environment.sh
+	tools/environment.sh .venv-gpu ANY -c $(LOCK) ".[book]" "tensorflow[and-cuda]" \
+		nbval pytest
 	@touch $@
 
 lock:

@@ -16,14 +16,12 @@ started again.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from results import Result
 
 from urlm_helpers.data import from_frames
 from urlm_helpers.features import TargetAttention
@@ -33,7 +31,6 @@ from urlm_helpers.sharing import URLM, SharedBottom
 from urlm_helpers.training import fit
 from urlm_helpers.world import World, best_on_observables, expected_auc, popularity
 
-RESULTS = Path(__file__).resolve().parent.parent / "urlm_helpers" / "results"
 COLUMNS = ["shift", "world", "rows", "model", "auc", "gap_closed"]
 COLUMNS += ["step_size", "passes"]
 SHIFTS, WORLDS, ROWS = (0.6, 1.2), (1, 2, 3, 4, 5), (250, 1_000, 4_000, 16_000)
@@ -158,14 +155,13 @@ def lines(done: set[tuple]) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Run what is missing of the study."""
-    path = RESULTS / "rows-world.csv"
-    if not path.exists():
-        path.write_text(",".join(COLUMNS) + "\n")
-    old = pd.read_csv(path)
-    done = set(old[COLUMNS[:4]].itertuples(index=False, name=None))
+    result = Result("rows-world.csv", COLUMNS)
+    done = {
+        (float(line["shift"]), int(line["world"]), int(line["rows"]), line["model"])
+        for line in result.lines()
+    }
     for line in lines(done):
-        with path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(line)
+        result.keep(line)
         print(*line.values(), flush=True)
 
 

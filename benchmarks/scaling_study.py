@@ -16,15 +16,14 @@ started again.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from results import Result
 
 from urlm_helpers.features import CompactEmbedding, FieldEmbedding
 from urlm_helpers.model import NextAction, UnifiedRecommender, sequences
@@ -33,9 +32,6 @@ from urlm_helpers.sharing import SharedBottom
 from urlm_helpers.training import fit
 from urlm_helpers.world import World, action_excess, excess
 
-RESULT = (
-    Path(__file__).resolve().parent.parent / "urlm_helpers" / "results" / "scaling.csv"
-)
 COLUMNS = ["study", "seed", "rows", "width", "table_rows", "dense", "table"]
 COLUMNS += ["flops", "excess", "step_size", "passes", "seconds"]
 WORLD = {
@@ -239,13 +235,11 @@ def train_generative(data: People, run: Run) -> dict[str, Any]:
 
 def main() -> None:
     """Run what is not in the result yet."""
-    done = set()
-    if RESULT.exists():
-        with RESULT.open() as file:
-            for line in csv.DictReader(file):
-                done.add(Run(line["study"], *(int(line[c]) for c in COLUMNS[1:5])))
-    else:
-        RESULT.write_text(",".join(COLUMNS) + "\n")
+    result = Result("scaling.csv", COLUMNS, digits=6)
+    done = {
+        Run(line["study"], *(int(line[c]) for c in COLUMNS[1:5]))
+        for line in result.lines()
+    }
     only = sys.argv[1:]
     for seed in SEEDS:
         log: Log | None = None
@@ -262,12 +256,7 @@ def main() -> None:
                 found = train_unified(log, run)
             found["seconds"] = time.perf_counter() - start
             line = {**run._asdict(), **found}
-            with RESULT.open("a", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(
-                    f"{line[c]:.6g}" if isinstance(line[c], float) else line[c]
-                    for c in COLUMNS
-                )
+            result.keep(line)
             shown = ", ".join(f"{c} {line[c]:g}" for c in COLUMNS[2:])
             print(run.study, f"seed {seed}", shown, flush=True)
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from sharing_study import RESULTS, SCHEMES, SETTINGS, shopping
+from results import RESULTS
+from sharing_study import SCHEMES, SETTINGS, shopping
 from tqdm import tqdm
 
 from urlm_helpers.evaluation import compare

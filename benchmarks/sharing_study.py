@@ -22,8 +22,8 @@ started again: nothing is lost when it is cut off.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,6 +33,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from results import Result
 
 from urlm_helpers.data import from_frames, load
 from urlm_helpers.data.logs import complete_journey
@@ -66,7 +67,6 @@ from urlm_helpers.sharing import (
 from urlm_helpers.training import fit
 from urlm_helpers.world import World, best_on_observables, expected_auc, popularity
 
-RESULTS = Path(__file__).resolve().parent.parent / "urlm_helpers" / "results"
 SCORES = Path(__file__).resolve().parent / "scores"  # large, not in the repository
 TRIES = (2e-3, 4e-3)
 COLUMNS = ["scheme", "seed", "scenario", "task", "auc", "gap_closed"]
@@ -408,21 +408,17 @@ def main() -> None:
     parser.add_argument("--step-size", type=float)
     arguments = parser.parse_args()
     setting = SETTINGS[arguments.data]
-    RESULTS.mkdir(exist_ok=True)
     suffix = "-step-size" if arguments.step_size else ""
-    path = RESULTS / f"sharing-{arguments.data}{suffix}.csv"
-    if not path.exists():
-        path.write_text(",".join(COLUMNS) + "\n")
+    result = Result(f"sharing-{arguments.data}{suffix}.csv", COLUMNS)
     lines = len(setting.job(setting.tuning_seed).prepared.encoder.spec.tasks) * 3
     for name in arguments.schemes:
-        before = pd.read_csv(path).groupby(["scheme", "seed"]).size()
-        done = set(before.index[before >= lines])
+        before = Counter((line["scheme"], int(line["seed"])) for line in result.lines())
+        done = {run for run, cells_of in before.items() if cells_of >= lines}
         one = single(setting, done, arguments.step_size) if name == "single" else None
         for line in one or unified(name, setting, done, arguments.step_size):
-            with path.open("a", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writerow(line)
+            result.keep(line)
         print(
-            pd.read_csv(path)
+            pd.read_csv(result.path)
             .query("scheme == @name")
             .groupby(["scenario", "task"], sort=False)["auc"]
             .mean()

@@ -16,12 +16,11 @@ started again.
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from results import Result
 from training_speed import BATCH, DIM, SIZES, SMALL, inputs, probabilities
 
 from urlm_helpers.features import CompactEmbedding, FieldEmbedding
@@ -31,9 +30,6 @@ from urlm_helpers.sharing import MMoE
 from urlm_helpers.training import loop as training
 from urlm_helpers.world import expected_auc
 
-RESULT = (
-    Path(__file__).resolve().parent.parent / "urlm_helpers" / "results" / "tables.csv"
-)
 COLUMNS = ["seed", "table", "rows", "dim", "mebibytes", "scale"]
 COLUMNS += ["auc_click", "auc_buy"]
 LARGE = (100_000, 25_000, *SMALL)
@@ -119,23 +115,14 @@ TASKS = ((0, "click"), (1, "buy"))
 
 def main() -> None:
     """Run what is not in the result yet."""
-    done = set()
-    if RESULT.exists():
-        with RESULT.open() as file:
-            done = {(line["table"], int(line["seed"])) for line in csv.DictReader(file)}
-    else:
-        RESULT.write_text(",".join(COLUMNS) + "\n")
+    result = Result("tables.csv", COLUMNS, digits=6)
+    done = {(line["table"], int(line["seed"])) for line in result.lines()}
     for seed in SEEDS:
         for how in TABLES:
             if (how, seed) in done:
                 continue
             line = {"seed": seed, "table": how, **run(how, seed)}
-            with RESULT.open("a", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(
-                    f"{line[c]:.6g}" if isinstance(line[c], float) else line[c]
-                    for c in COLUMNS
-                )
+            result.keep(line)
             print(line, flush=True)
 
 

@@ -17,20 +17,21 @@ At the end the ratios within a round are printed and drawn; ``--report`` does ju
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import RESULTS, Result
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "urlm_helpers" / "results" / "training-speed.csv"
+RESULT = RESULTS / "training-speed.csv"
 PLOT = ROOT / "_build" / "training-speed.png"
 SMALL = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 400, 500)
 SIZES = (10_000, 5_000, *SMALL)
@@ -118,6 +119,15 @@ def book_model(sizes: tuple[int, ...], dim: int, scale: float = SCALE) -> Any:
     return UnifiedRecommender(spec, sharing=sharing, dim=dim, bottom=0, embedding=table)
 
 
+def compiled(model: Any, row_wise: bool = False) -> Any:
+    """Compile a model of two root tasks as the book's ``fit`` does."""
+    from urlm_helpers.model import FunnelLoss
+    from urlm_helpers.training.loop import _compile
+
+    _compile(model, FunnelLoss([-1, -1]), 0.0, row_wise)
+    return model
+
+
 def flops(width: int) -> float:
     """Return the floating-point operations of a row, forward and backward.
 
@@ -135,9 +145,9 @@ def peak() -> dict[str, float]:
     a = np.random.default_rng(0).random((2048, 2048), "float32")
     t = tf.constant(a)
     for _ in range(8):
-        for product in (lambda: a @ a, lambda: (t @ t)[0, 0].numpy()):
+        for multiply in (lambda: a @ a, lambda: (t @ t)[0, 0].numpy()):
             start = time.perf_counter()
-            product()
+            multiply()
             best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
     return {"flops_per_s": best}
 
@@ -226,15 +236,12 @@ def reading() -> dict[str, float]:
     """
     import keras
 
-    from urlm_helpers.model import FunnelLoss
     from urlm_helpers.training import Batches, feed, keep_freed_memory
-    from urlm_helpers.training.loop import _compile
 
     keep = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: keep_freed_memory()
     )
-    model = book_model(SIZES, DIM)
-    _compile(model, FunnelLoss([-1, -1]), 0.0, row_wise=False)
+    model = compiled(book_model(SIZES, DIM))
     fields, y = log(ROWS // 2, seed=1)
     batches = Batches(inputs(fields), y, np.arange(len(y)), BATCH)
     seconds: dict[str, list[float]] = {"tuner": [], "feed": []}
@@ -251,15 +258,12 @@ def reading() -> dict[str, float]:
     }
 
 
-def scale(optimizer: str, rows: int) -> dict[str, float]:
+def scale(optimizer: str, rows: int, steps: int = SCALE_STEPS) -> dict[str, float]:
     """Time a step with two tables of so many rows."""
-    from urlm_helpers.model import FunnelLoss
     from urlm_helpers.training import Batches, feed, keep_freed_memory
-    from urlm_helpers.training.loop import _compile
 
-    model = book_model((rows, rows), SCALE_DIM)
-    _compile(model, FunnelLoss([-1, -1]), 0.0, row_wise=optimizer == "row-wise")
-    n = SCALE_STEPS * BATCH
+    model = compiled(book_model((rows, rows), SCALE_DIM), optimizer == "row-wise")
+    n = steps * BATCH
     rng = np.random.default_rng(0)
     fields = rng.integers(0, rows, (n, 2)).astype("int32")
     y = rng.integers(0, 2, (n, 2)).astype("int8")
@@ -270,7 +274,7 @@ def scale(optimizer: str, rows: int) -> dict[str, float]:
         model.fit(feed(batches), verbose=0, shuffle=False)
         seconds.append(time.perf_counter() - start)
         keep_freed_memory()
-    return {"seconds_per_step": min(seconds[1:]) / SCALE_STEPS}
+    return {"seconds_per_step": min(seconds[1:]) / steps}
 
 
 RECHUB = """
@@ -396,25 +400,23 @@ def main() -> None:
         "TF_ENABLE_ONEDNN_OPTS": "0",
         "TQDM_DISABLE": "1",
     }
-    with RESULT.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["round", "what", "measure", "value"])
-        for turn in range(options.rounds):
-            for name in names:
-                command = [sys.executable, __file__, "--only", name]
-                command += ["--peers", options.peers] if options.peers else []
-                done = subprocess.run(
-                    command,
-                    env=environment,
-                    check=True,
-                    text=True,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                )
-                for key, value in json.loads(done.stdout.splitlines()[-1]).items():
-                    writer.writerow([turn, name, key, f"{value:.6g}"])
-                    print(turn, name, key, f"{value:.6g}", flush=True)
-                file.flush()
+    RESULT.unlink(missing_ok=True)
+    result = Result(RESULT, ["round", "what", "measure", "value"], digits=6)
+    for turn, name in product(range(options.rounds), names):
+        command = [sys.executable, __file__, "--only", name]
+        command += ["--peers", options.peers] if options.peers else []
+        done = subprocess.run(
+            command,
+            env=environment,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for key, value in json.loads(done.stdout.splitlines()[-1]).items():
+            line = {"round": turn, "what": name, "measure": key, "value": value}
+            result.keep(line)
+            print(*line.values(), flush=True)
     report()
 
 
