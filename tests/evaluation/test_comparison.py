@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
+from scipy import stats
 
-from urlm_helpers.evaluation import compare, evaluate, holm, user_mean
+from urlm_helpers.evaluation import compare, evaluate, holm, t_interval, user_mean
 from urlm_helpers.evaluation import metrics as ev
 
 TASKS = ["click", "buy"]
@@ -246,3 +248,23 @@ def test_user_mean_is_the_slow_bootstrap() -> None:
         user_mean([0.1, np.nan], ["a", "b"])
     with pytest.raises(ValueError, match="user has 1 rows, expected 2"):
         user_mean([0.1, 0.2], ["a"])
+
+
+def test_t_interval_is_scipys() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 7, 3))
+    mean, low, high = t_interval(x, level=0.9, axis=1)
+    theirs = stats.ttest_1samp(x, 0, axis=1).confidence_interval(0.9)
+    np.testing.assert_allclose(mean, x.mean(axis=1))
+    np.testing.assert_allclose([low, high], [theirs.low, theirs.high])
+
+
+def test_t_interval_covers_the_truth_as_often_as_it_says() -> None:
+    x = np.random.default_rng(1).normal(loc=2, size=(5, 20_000))
+    _, low, high = t_interval(x)
+    assert ((low < 2) & (high > 2)).mean() == pytest.approx(0.95, abs=0.005)
+
+
+@pytest.mark.parametrize("one", [0.5, [0.5], np.zeros((1, 4))])
+def test_t_interval_refuses_a_single_run(one: ArrayLike) -> None:
+    with pytest.raises(ValueError, match="needs 2 runs or more, got 1"):
+        t_interval(one)
