@@ -240,6 +240,35 @@ def test_counts_are_verified(
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "files"),
+    [
+        ("movielens-100k", "ml-100k", ML_100K),
+        ("movielens-1m", "ml-1m", ML_1M),
+        ("lastfm-2k", "hetrec2011-lastfm-2k", LASTFM),
+        ("kuairand-pure", "KuaiRand-Pure", _kuairand()),
+    ],
+)
+def test_nothing_is_written_where_the_data_lies(
+    cache: Path, name: str, folder: str, files: dict[str, str]
+) -> None:
+    """The folder may be read-only; root could write into one, so its times tell."""
+    write(cache / folder, files)
+    folders = [cache, *(path for path in cache.rglob("*") if path.is_dir())]
+    before = {path: path.stat().st_mtime_ns for path in folders}
+    content = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        load(name, verify=False)
+        assert {path: path.stat().st_mtime_ns for path in folders} == before
+        found = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}
+        assert found == content
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+
+
 def test_load_from_an_archive(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = cache / "ml-100k.zip"
     with zipfile.ZipFile(archive, "w") as packed:

@@ -179,9 +179,13 @@ def test_unpacked_folder_is_used_as_it_is(cache: Path) -> None:
     source = Source("Toy data", "http://127.0.0.1:1/toy.zip", "toy", ("a.csv",), "free")
     (cache / "toy").mkdir(parents=True)
     (cache / "toy" / "a.csv").write_text("mine")
+    before = cache.stat().st_mtime_ns, (cache / "toy").stat().st_mtime_ns
     cache.chmod(stat.S_IRUSR | stat.S_IXUSR)  # and nothing has to be written
     assert fetch(source) == cache / "toy"
     cache.chmod(stat.S_IRWXU)
+    # root may write anyway: then the folder's own time says that nothing was made
+    assert before == (cache.stat().st_mtime_ns, (cache / "toy").stat().st_mtime_ns)
+    assert listing(cache) == ["toy"]
 
 
 def test_progress_bar(
@@ -352,6 +356,17 @@ def test_links_and_devices_in_a_zip(tmp_path: Path, mode: int, word: str) -> Non
         info.external_attr = (mode | 0o777) << 16
         packed.writestr(info, "/etc/passwd")
     with pytest.raises(ArchiveError, match=f"'toy/odd' is a {word}"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_behind_a_file_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "odd.tar.gz"
+    link = special("toy/a.csv", tarfile.SYMTYPE, "/etc/passwd")
+    with tarfile.open(path, "w:gz") as packed:
+        packed.addfile(link)
+        packed.addfile(tarfile.TarInfo("toy/a.csv"))
+    with pytest.raises(ArchiveError, match="'toy/a.csv' is a link"):
         unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

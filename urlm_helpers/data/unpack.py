@@ -1,16 +1,11 @@
 """Unpack a zip or tar.gz archive that may be damaged or hostile."""
 
 import gzip
-import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
 
 DAMAGE = (
     zipfile.BadZipFile,
@@ -24,16 +19,6 @@ DAMAGE = (
 
 class ArchiveError(ValueError):
     """The archive is damaged, or holds a member that must not be unpacked."""
-
-
-class _Open(Protocol):
-    def __call__(self) -> IO[bytes] | None: ...
-
-
-class _Member(NamedTuple):
-    name: str
-    kind: str  # "file", "folder", or what it is and should not be
-    open: _Open
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -55,28 +40,32 @@ def unpack(archive: Path, target: Path) -> None:
         with ``..``, or is a link or a device. The message names the member.
     """
     try:
-        with _members(archive) as members:
-            for name, kind, _ in members:
-                if why := _refusal(name, kind):
-                    raise ArchiveError(
-                        f"refused to unpack {archive.name}: its member {name!r} {why}, "
-                        "which no official archive has"
-                    )
-            target.mkdir()
-            for name, kind, open_member in members:
-                path = target / name
-                if kind == "folder":
-                    path.mkdir(parents=True, exist_ok=True)
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                inside = open_member()
-                if inside is not None:
-                    with inside, path.open("wb") as outside:
-                        shutil.copyfileobj(inside, outside, 2**20)
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as packed:
+                for info in packed.infolist():
+                    _refuse(archive, info.filename, _zip_kind(info))
+                packed.extractall(target)
+        else:
+            with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
+                for member in tar.getmembers():
+                    _refuse(archive, member.name, _tar_kind(member))
+                while stream.read(2**20):  # the checksum stands after the tar's own end
+                    pass
+                # a second lock, which the first releases of Python 3.11 lack
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                tar.extractall(target)
     except DAMAGE as error:
         raise ArchiveError(
             f"the archive {archive.name} is damaged or cut off ({error})"
         ) from error
+
+
+def _refuse(archive: Path, name: str, kind: str) -> None:
+    if why := _refusal(name, kind):
+        raise ArchiveError(
+            f"refused to unpack {archive.name}: its member {name!r} {why}, which no "
+            "official archive has"
+        )
 
 
 def _refusal(name: str, kind: str) -> str:
@@ -97,25 +86,6 @@ def _refusal(name: str, kind: str) -> str:
     if ".." in parts:
         return "climbs out with '..'"
     return "" if kind in ("file", "folder") else f"is a {kind}"
-
-
-@contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as packed:
-            yield [
-                _Member(info.filename, _zip_kind(info), partial(packed.open, info))
-                for info in packed.infolist()
-            ]
-    else:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
-            members = tar.getmembers()
-            while stream.read(2**20):  # the checksum stands after the tar's own end
-                pass
-            yield [
-                _Member(info.name, _tar_kind(info), partial(tar.extractfile, info))
-                for info in members
-            ]
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
