@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 # A page's column has about 720 px, a phone's 340 px, and texts are drawn with 16 px.
 # A drawing is scaled down to fit, so these keep texts above 14 px and above 11 px.
 WIDE, NARROW = 820.0, 510.0
+TOLERANCE = 0.08  # of the width or the height, between two machines' fonts
 SPACINGS: tuple[dict[str, int], ...] = (
     {"nodeSpacing": 40, "rankSpacing": 40, "padding": 12, "wrappingWidth": 300},
     {"nodeSpacing": 24, "rankSpacing": 32, "padding": 10, "wrappingWidth": 300},
@@ -81,6 +82,11 @@ class Diagram:
     page: Path
     source: str
 
+    @property
+    def name(self) -> str:
+        """The name of its drawing."""
+        return drawings.drawing_name(self.source)
+
 
 def fences(root: Path = ROOT) -> list[Diagram]:
     """Return the diagrams of the book, in the order of the files."""
@@ -98,33 +104,28 @@ def fences(root: Path = ROOT) -> list[Diagram]:
 
 
 def turned(source: str) -> str:
-    """Return a left-to-right diagram as one from top to bottom.
+    r"""Return a left-to-right diagram as one from top to bottom.
 
     Examples
     --------
-    >>> turned("flowchart LR\\nA --> B")
-    'flowchart TB\\nA --> B'
+    >>> turned("flowchart LR\nA --> B")
+    'flowchart TB\nA --> B'
     """
     return re.sub(r"^(\s*(?:flowchart|graph)) LR\b", r"\1 TB", source)
 
 
-@contextmanager
-def drawing_page() -> Iterator[Page]:
-    """Open a page of a browser that can draw Mermaid."""
-    path = os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, BROWSERS)), None
+def browser_path() -> str:
+    """Return where Chromium or Chrome is, or nothing."""
+    found = os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, BROWSERS)), ""
     )
-    if path is None:
-        raise SystemExit(f"no browser: none of {', '.join(BROWSERS)}, no $CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--headless=new", "--no-sandbox"]
-        )
-        page = browser.new_page()
-        page.set_content("<!doctype html><title>drawing</title>")
-        page.add_script_tag(path=SCRIPT)
-        yield page
-        browser.close()
+    return str(found)
+
+
+def load_mermaid(page: Page) -> None:
+    """Make an empty page of a browser able to draw."""
+    page.set_content("<!doctype html><title>drawing</title>")
+    page.add_script_tag(path=SCRIPT)
 
 
 def draw(page: Page, source: str) -> list[str]:
@@ -289,15 +290,54 @@ def rounded(value: Any) -> str:
     )
 
 
-def structure(svg: str) -> list[tuple[str, str]]:
-    """Return what a drawing consists of: its shapes, lines and texts, in order.
+def differences(committed: str, drawn: str) -> list[str]:
+    """List what differs between two drawings of one diagram, fonts aside.
 
-    Two drawings of one diagram agree in it whatever the fonts of the two machines.
+    Compared are the shapes, lines and texts in their order, the title and the
+    description, and where each box and label stands, as a share of the width and the
+    height: on another machine's fonts all boxes grow or shrink together.
     """
+    old, new = structure(committed), structure(drawn)
+    faults = [
+        f"committed {a}, drawn {b}"
+        for a, b in zip_longest(old, new, fillvalue="nothing")
+        if a != b
+    ]
+    if faults:
+        return faults
+    moved = [
+        f"moved from {a} to {b}, in shares of the drawing"
+        for a, b in zip(places(committed), places(drawn), strict=True)
+        if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > TOLERANCE
+    ]
+    shape, now = (math.log(each) for each in (proportion(committed), proportion(drawn)))
+    if abs(shape - now) > math.log(1 + 2 * TOLERANCE):
+        moved.append(f"proportions {math.exp(shape):.2f}, drawn {math.exp(now):.2f}")
+    return moved
+
+
+def structure(svg: str) -> list[str]:
+    """Return what a drawing consists of: its shapes, lines and texts, in order."""
     return [
-        (each.tag.removeprefix(SVG), (each.text or "").strip() or each.get("class", ""))
+        " ".join(
+            filter(
+                None,
+                [
+                    each.tag.removeprefix(SVG),
+                    each.get("class"),
+                    each.get("stroke-dasharray"),
+                    (each.text or "").strip(),
+                ],
+            )
+        )
         for each in ET.fromstring(svg).iter()
     ]
+
+
+def proportion(svg: str) -> float:
+    """Return a drawing's width over its height."""
+    wide, high = ET.fromstring(svg).attrib["viewBox"].split()[2:]
+    return float(wide) / float(high)
 
 
 def places(svg: str) -> list[tuple[float, float]]:
@@ -308,7 +348,9 @@ def places(svg: str) -> list[tuple[float, float]]:
         re.match(r"translate\((\S+?), (\S+?)\)", each.get("transform", ""))
         for each in root
     ]
-    return [(float(m[1]) / wide, float(m[2]) / high) for m in moves if m]
+    return [
+        (round(float(m[1]) / wide, 3), round(float(m[2]) / high, 3)) for m in moves if m
+    ]
 
 
 def main() -> None:
@@ -316,20 +358,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--again", action="store_true", help="draw all of them anew")
     again = parser.parse_args().again
-    wanted: set[Path] = set()
+    path = browser_path()
+    if not path:
+        raise SystemExit(f"no browser: none of {', '.join(BROWSERS)}, no $CHROMIUM")
     drawings.DRAWINGS.mkdir(exist_ok=True)
-    with drawing_page() as page:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--headless=new", "--no-sandbox"]
+        )
+        page = browser.new_page()
+        load_mermaid(page)
         for diagram in fences():
             files = drawings.drawing_files(diagram.source)
             if again or not files[0].exists():
-                for path, svg in zip(files, draw(page, diagram.source), strict=False):
-                    path.write_text(svg, encoding="utf-8")
-                    print(f"{diagram.page.name}: {path.relative_to(ROOT)}")
-            wanted |= set(files)
-    for path in drawings.DRAWINGS.glob("*.svg"):
-        if path not in wanted:
-            path.unlink()
-            print(f"removed {path.relative_to(ROOT)}: no page has it any more")
+                for file, svg in zip(files, draw(page, diagram.source), strict=False):
+                    file.write_text(svg, encoding="utf-8")
+                    print(f"{diagram.page.name}: {file.relative_to(ROOT)}")
+        browser.close()
+    wanted = {f for each in fences() for f in drawings.drawing_files(each.source)}
+    for file in set(drawings.DRAWINGS.glob("*.svg")) - wanted:
+        file.unlink()
+        print(f"removed {file.relative_to(ROOT)}: no page has it any more")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 - Diagrams: `drawings` puts committed drawings on the pages, so no page loads a script.
 - Scripts that a page has no use for go: thebe (live code is off in this book, and it
   names another host), MathJax without a formula, sphinx-design without one of its
-  boxes, the search index except on the search page (the book has no search-as-you-type),
+  boxes, the search index on all but the search page (nothing is searched as you type),
   and `fontawesome.js` (1.5 MB), since the web fonts in the theme's style sheet draw
   the same icons.
 - Subtitles: a line in italics under a page's title, in Chinese, is the heading of the
