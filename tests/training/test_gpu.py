@@ -172,3 +172,9 @@ def test_a_child_gets_its_cases_and_a_failure_of_it_is_one(
     assert [line["case"] for line in lines] == ["a", "crash", "b"]
     assert lines[1] == {"case": "crash", "error": "killed, -9"}
     assert list(gpu.starter(lambda: 1.0, True)("speed", ["a"])) == []
+
+
+def test_the_page_says_whether_a_gpu_was_measured(root: Path) -> None:
+    text = (root / "book" / "5-project" / "5-5-training.ipynb").read_text("utf-8")
+    top = "".join(json.loads(text)["cells"][0]["source"])
+    assert ("No GPU has been measured yet" in top) != (gpu.RESULTS / "gpu.csv").exists()
