@@ -1,4 +1,4 @@
-"""The book's plots: one look, and the three shapes that every chapter draws.
+"""The book's plots: one look, the three shapes that chapters draw, and a check.
 
 Colors are those of Okabe and Ito, told apart by readers with any form of color
 blindness. The background stays white in the dark theme too.
@@ -27,49 +27,22 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = COLORS
 WINE = "#882255"  # a seventh, apart from the six by its darkness
 
-METHODS: dict[str, tuple[str, str]] = {
-    # What bounds every method: the world's own probabilities, wholly or in part.
-    "truth": ("black", "*"),
-    "oracle": ("black", "D"),
-    "known": ("black", "|"),
-    # What a skeptic asks for first.
-    "random": ("black", "x"),
-    "popularity": (PURPLE, "s"),
-    "counts": (PURPLE, "^"),
-    "logistic regression": (SKY, "v"),
-    "boosted trees": (GREEN, "^"),
-    "iALS": (GREEN, "<"),
-    "EASE": (ORANGE, ">"),
-    # The ways to share, from nothing to all.
-    "single": (VERMILION, "D"),
-    "separate": (VERMILION, "s"),
-    "fully shared": (SKY, "o"),
-    "shared bottom": (ORANGE, "s"),
-    "cross-stitch": (ORANGE, "X"),
-    "OMoE": (WINE, "v"),
-    "MMoE": (WINE, "o"),
-    "HMoE": (WINE, "^"),
-    "PLE": (PURPLE, "P"),
-    "HiNet": (PURPLE, "D"),
-    "STAR": (GREEN, "*"),
-    "PEPNet": (SKY, "P"),
-    "AITM": (VERMILION, "v"),
-    "ESMM": (VERMILION, "^"),
-    "ESCM2-IPS": (VERMILION, "<"),
-    "ESCM2-DR": (VERMILION, ">"),
-    # The book's model: with its own way to share, and with any.
-    "URLM": (BLUE, "o"),
-    "unified": (BLUE, "P"),
+_MARKERS = {
+    BLUE: {"URLM": "o", "unified": "P"},  # the book's model, and with any way to share
+    VERMILION: {"single": "D", "separate": "s", "AITM": "v", "ESMM": "^"}
+    | {"ESCM2-IPS": "<", "ESCM2-DR": ">"},
+    GREEN: {"STAR": "*", "boosted trees": "^", "iALS": "<"},
+    PURPLE: {"PLE": "P", "HiNet": "D", "popularity": "s", "counts": "^"},
+    SKY: {"fully shared": "o", "PEPNet": "P", "logistic regression": "v"},
+    ORANGE: {"shared bottom": "s", "cross-stitch": "X", "EASE": ">"},
+    WINE: {"MMoE": "o", "OMoE": "v", "HMoE": "^"},
+    "black": {"truth": "*", "oracle": "D", "known": "|", "random": "x"},
 }
+METHODS = {name: (c, m) for c, marks in _MARKERS.items() for name, m in marks.items()}
 """Color and marker of each method, the same on every page; no pair stands twice."""
-SCENARIOS: dict[str, tuple[str, str]] = {
-    "shop": (BLUE, "o"),
-    "social": (VERMILION, "s"),
-    "search": (GREEN, "^"),
-    "mailer": (BLUE, "o"),
-    "display": (VERMILION, "s"),
-    "both": (GREEN, "^"),
-}
+_THREE = (BLUE, "o"), (VERMILION, "s"), (GREEN, "^")
+_NAMES = ("shop", "social", "search"), ("mailer", "display", "both")
+SCENARIOS = {k: v for names in _NAMES for k, v in zip(names, _THREE, strict=True)}
 """Color and marker of each scenario, of the simulated app and of Complete Journey."""
 STYLE: dict[str, Any] = {
     "figure.figsize": (7.0, 3.8),
@@ -86,8 +59,6 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.prop_cycle": plt.cycler(color=COLORS),
 }
-
-
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 """What keeps TensorFlow silent, and its sums in one order on every machine."""
 CHECKED = "URLM_CHECK_FIGURES"
@@ -145,13 +116,7 @@ def method(name: str) -> dict[str, str]:
 
 
 def scenario(name: str) -> dict[str, str]:
-    """Return how plots draw a scenario: as :func:`method`, from :data:`SCENARIOS`.
-
-    Examples
-    --------
-    >>> scenario("search")
-    {'color': '#009E73', 'marker': '^'}
-    """
+    """Return how plots draw one of :data:`SCENARIOS`, as :func:`method` does."""
     return _look(SCENARIOS, "scenario", name)
 
 
@@ -181,15 +146,8 @@ def label_lines(ax: Axes, labels: Sequence[str]) -> None:
         raise ValueError(f"{len(ax.lines)} lines, {len(labels)} labels")
     for line, label in zip(ax.lines, labels, strict=True):
         at = (np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1])
-        ax.annotate(
-            label,
-            at,
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=line.get_color(),
-            va="center",
-            annotation_clip=False,
-        )
+        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(label, at, **place, color=line.get_color(), annotation_clip=False)
 
 
 def differences(table: pd.DataFrame, title: str, unit: str) -> Axes:
@@ -329,18 +287,14 @@ def _ticks(axis: Axis) -> list[Text]:
 
 
 def _texts(fig: Figure) -> Iterator[Text]:
-    yield from (child for child in fig.get_children() if isinstance(child, Text))
-    legends = list(fig.legends)
-    for ax in fig.axes:
-        if not ax.get_visible():
-            continue
-        children = ax.get_children()
-        yield from (child for child in children if isinstance(child, Text))
-        legends += [child for child in children if isinstance(child, Legend)]
-        for axis in _axes_of(ax):
-            yield from (axis.label, axis.get_offset_text(), *_ticks(axis))
-    for legend in legends:
-        yield from (legend.get_title(), *legend.get_texts())
+    parents = fig, *(ax for ax in fig.axes if ax.get_visible())
+    for child in (child for parent in parents for child in parent.get_children()):
+        if isinstance(child, Text):
+            yield child
+        elif isinstance(child, Legend):
+            yield from (child.get_title(), *child.get_texts())
+    for axis in (axis for ax in fig.axes for axis in _axes_of(ax)):
+        yield from (axis.label, axis.get_offset_text(), *_ticks(axis))
 
 
 def _box(text: Text, renderer: RendererBase) -> Bbox:
@@ -354,28 +308,21 @@ def _box(text: Text, renderer: RendererBase) -> Bbox:
 
 def _overlap(one: Bbox, other: Bbox) -> bool:
     """Tell whether ink meets: a box is as high as the highest and lowest letters."""
-    common = Bbox.intersection(one, other)
-    if common is None:
-        return False
-    return bool(
-        common.width > 1 and common.height > 0.2 * min(one.height, other.height)
-    )
+    both, low = Bbox.intersection(one, other), min(one.height, other.height)
+    return both is not None and bool(both.width > 1 and both.height > 0.2 * low)
 
 
 def _numbers(axis: Axis) -> list[str]:
     """Return the tick labels that are numbers: a name says by itself what it is."""
-    labels = [label.get_text() for label in _ticks(axis)]
-    bare = [re.sub(r"\\[a-z]+|(?<=\d)e(?=[+-]?\d)", "", label) for label in labels]
-    return [
-        a for a, b in zip(labels, bare, strict=True) if re.fullmatch(r"[^a-zA-Z]+", b)
-    ]
+    labels = (label.get_text() for label in _ticks(axis))
+    power = r"\\[a-z]+|(?<=\d)e(?=[+-]?\d)"  # as TeX, or as 1e-5
+    return [x for x in labels if re.fullmatch(r"[\W\d_]+", re.sub(power, "", x))]
 
 
 def _is_labelled(ax: Axes, axis: Axis) -> bool:
     """Tell whether an axis, or one that shares its scale, says what it shows."""
-    name = axis.axis_name
-    shared = getattr(ax, f"get_shared_{name}_axes")().get_siblings(ax)
-    labels = [getattr(other, f"get_{name}label")() for other in shared]
+    shared = getattr(ax, f"get_shared_{axis.axis_name}_axes")().get_siblings(ax)
+    labels = [getattr(other, f"get_{axis.axis_name}label")() for other in shared]
     if ax.get_label() == "<colorbar>":
         labels += [ax.get_title(loc=loc) for loc in ("left", "center", "right")]
     return any(label.strip() for label in labels)
