@@ -16,18 +16,18 @@ machine in the same minutes, as `reference` measures it: before a notebook, and 
 when it was a long one, so that a processor that slows down as it gets hot is seen; the
 slower of the two counts. The result, in seconds of the reference machine, fails
 
-- beyond ``GROWTH`` times what ``tests/book/times.csv`` says the notebook takes: on every
-  machine, one that got twice as slow;
+- beyond ``GROWTH`` times what ``tests/book/times.csv`` says the notebook takes: one
+  that got twice as slow, on every machine;
 - beyond what two cores can do in the time that it states at its top.
 
-``--jobs 1`` times every notebook alone and holds the clock, scaled the same way, against
-the stated time; beyond ``NOISE`` times of it the notebook fails. ``--write-times`` enters
-what was measured into the table.
+``--jobs 1`` times every notebook alone and holds the clock, scaled the same way,
+against the stated time; beyond ``NOISE`` times of it the notebook fails.
+``--write-times`` enters what was measured into the table.
 
 About real data. A cell that needs a data set which no package brings has the tag
 ``data:FOLDER``, the folder's name in the cache, and so have the cells that print what
-came of it. Where the folder is missing their outputs are not compared, the last lines say
-so, and ``execute`` does not write the notebook back.
+came of it. Where the folder is missing their outputs are not compared, the last lines
+say so, and ``execute`` does not write the notebook back.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import folds
 import nbformat
 import reference
 from inputs import Record, Repository, data_folder

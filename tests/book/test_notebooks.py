@@ -1,4 +1,4 @@
-"""The committed notebooks: complete, in order, quiet; and the tool that runs them."""
+"""The committed notebooks: complete, in order, quiet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = set_url.configured_url(ROOT)
-BOOK = notebooks.all_notebooks()
+BOOK = notebooks.all_notebooks(ROOT / "book")
 NAMES = [path.relative_to(ROOT).as_posix() for path in BOOK]
 TOP = "# Title\n\n*Needs: nothing · Time: ≤ 30 s · Memory: ≤ 1 GiB (two cores, no GPU)*"
 
@@ -196,76 +196,3 @@ def test_check_sees(fault: str) -> None:
 
 def test_every_check_was_seen_to_speak_up() -> None:
     assert {check for check, _ in FAULTS.values()} == set(CHECKS)
-
-
-# --- the tool that runs them ----------------------------------------------------------
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    def write_notebook(source: str, **cell: Any) -> Path:
-        path = tmp_path / "page.ipynb"
-        notebook = good(source, **cell)
-        notebook.cells.pop(1)  # the set-up: nothing to install in a test
-        nbformat.write(notebook, path)
-        return path
-
-    return write_notebook
-
-
-def test_execute_runs_in_an_empty_folder_and_writes_clean_outputs(
-    write: Callable[..., Path],
-) -> None:
-    path = write("import os\n\nprint(os.listdir())\nprint(2 + 2)")
-    assert notebooks.execute(path).code == 0
-    notebook = nbformat.read(path, as_version=4)
-    assert notebook.cells[1].outputs[0].text == "['page.ipynb']\n4\n"
-    assert notebook.cells[1].execution_count == 1
-    assert checks.foreign_metadata(notebook) == []
-    assert notebooks.test(path).code == 0
-
-
-def test_execute_leaves_a_notebook_that_fails_as_it_was(
-    write: Callable[..., Path],
-) -> None:
-    path = write("1 / 0")
-    before = path.read_bytes()
-    assert notebooks.execute_all([path]) == 1
-    assert path.read_bytes() == before
-
-
-def test_test_sees_an_output_that_is_no_longer_true(
-    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert notebooks.test_all([write("print(2 + 3)")], jobs=1) == 1
-    printed = capsys.readouterr().out
-    assert "nbval ended with code 1" in printed
-    assert "notebooks: 0 passed, 1 failed" in printed
-
-
-def test_memory_is_the_kernels_peak(write: Callable[..., Path]) -> None:
-    path = write("block = bytearray(700 * 2**20)\nprint(2 + 2)")
-    run = notebooks.test(path)
-    assert run.code == 0, run.output
-    assert 0.7 < run.gib < 1.2
-
-
-def test_complaints_about_memory_and_time() -> None:
-    stated = notebooks.Limits(seconds=30, gib=1)
-
-    def said(seconds: float, gib: float, alone: bool) -> int:
-        run = notebooks.Run(Path("a"), 0, "", seconds, gib)
-        return len(notebooks.complaints(run, stated, alone))
-
-    assert said(29, 0.9, True) == 0
-    assert said(59, 0.9, True) == 0  # slow, within the allowance
-    assert said(61, 0.9, True) == 1
-    assert said(61, 0.9, False) == 0  # in company: timed again alone instead
-    assert said(29, 1.1, False) == 1
-
-
-def test_clean_joins_the_pieces_of_a_stream() -> None:
-    pieces = [new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
-    notebook = good(outputs=pieces)
-    notebooks.clean(notebook)
-    assert [output.text for output in notebook.cells[2].outputs] == ["a\nb\n"]
