@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
@@ -29,7 +29,7 @@ from urlm_helpers.data.unpack import ArchiveError, unpack
 with warnings.catch_warnings():  # tqdm asks every notebook without widgets for them
     warnings.simplefilter("ignore")
     import pooch
-
+    from pooch.hashes import hash_matches
 
 TIMEOUT = 30.0  # seconds without a byte from the server
 LONG_DOWNLOAD = 1_000_000  # bytes from which a progress bar is shown
@@ -61,6 +61,8 @@ class Source:
         ``"sha256:…"`` or ``"md5:…"``; None when the publisher gives none.
     size : int, optional
         Of the archive, in bytes.
+    counts : mapping of str to int
+        What the publisher counted, such as ``{"ratings": 100_000}``.
     """
 
     title: str
@@ -70,6 +72,7 @@ class Source:
     license: str
     checksum: str | None = None
     size: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def archive(self) -> Path:
@@ -184,7 +187,7 @@ def _fill(source: Source, target: Path, work: Path) -> None:
     found = archive.exists()
     if not found:
         archive = _download(source, work)
-    elif source.checksum and not _has_checksum(archive, source.checksum):
+    elif source.checksum and not hash_matches(archive, source.checksum):
         raise _failure(
             source,
             f"{archive} is not the official archive: its checksum is not "
@@ -231,8 +234,7 @@ def _download(source: Source, work: Path) -> Path:
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)  # what pooch would say is printed above
-    host = source.url.split("/")[2]
-    todo = "Check the connection and run again."
+    host, todo = source.url.split("/")[2], "Check the connection and run again."
     try:
         path = pooch.retrieve(
             source.url,
@@ -243,17 +245,16 @@ def _download(source: Source, work: Path) -> Path:
                 progressbar=long and not silent, chunk_size=2**16, timeout=TIMEOUT
             ),
         )
-    except requests.HTTPError as error:
-        todo = "The publisher may have moved it; try later."
-        raise _failure(source, f"{host} answered {error}.", todo) from error
-    except requests.Timeout as error:
-        what = f"no answer from {host} within {TIMEOUT:g} s."
-        raise _failure(source, what, todo) from error
-    except requests.exceptions.ChunkedEncodingError as error:
-        what = f"{host} cut the connection off before the end of the file."
-        raise _failure(source, what, todo) from error
     except requests.RequestException as error:
-        what = f"can't reach {host} ({_reason(error)})."
+        if isinstance(error, requests.HTTPError):
+            what = f"{host} answered {error}."
+            todo = "The publisher may have moved it; try later."
+        elif isinstance(error, requests.Timeout):
+            what = f"no answer from {host} within {TIMEOUT:g} s."
+        elif isinstance(error, requests.exceptions.ChunkedEncodingError):
+            what = f"{host} cut the connection off before the end of the file."
+        else:
+            what = f"can't reach {host} ({_reason(error)})."
         raise _failure(source, what, todo) from error
     except ValueError as error:  # pooch: the checksum differs
         what = f"the downloaded file is not the official one. {error}"
@@ -268,8 +269,3 @@ def _reason(error: BaseException) -> str:
     inner = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
     return str(inner).rsplit(": ", 1)[-1].rstrip(")'")
-
-
-def _has_checksum(path: Path, checksum: str) -> bool:
-    algorithm, _, expected = checksum.partition(":")
-    return bool(pooch.file_hash(str(path), alg=algorithm) == expected)

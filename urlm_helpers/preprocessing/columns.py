@@ -80,13 +80,10 @@ class Scaler:
         if len(past) == 0:
             raise ValueError("a Scaler needs at least one row of the past")
         missing = np.isnan(past)
-        if missing.any():
-            known = np.maximum((~missing).sum(axis=0), 1)
-            mean = np.where(missing, 0.0, past).sum(axis=0) / known
-            apart = np.where(missing, 0.0, past - mean)
-            std = np.sqrt((apart**2).sum(axis=0) / known)
-        else:
-            mean, std = past.mean(axis=0), past.std(axis=0)
+        known = np.maximum((~missing).sum(axis=0), 1)
+        mean = np.where(missing, 0.0, past).sum(axis=0) / known
+        apart = np.where(missing, 0.0, past - mean)
+        std = np.sqrt((apart**2).sum(axis=0) / known)
         return cls(mean, np.where(std > 0, std, 1.0))
 
     def transform(self, values: np.ndarray) -> np.ndarray:

@@ -2,19 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from urlm_helpers.data.schema import Dataset
 from urlm_helpers.preprocessing.columns import UNSEEN, Buckets, Scaler, Vocabulary
-from urlm_helpers.preprocessing.lookback import LookBack
+from urlm_helpers.preprocessing.lookback import LookBack, seconds
 from urlm_helpers.preprocessing.spec import InputSpec
 from urlm_helpers.preprocessing.tables import integrate
 
 SECONDS_PER_DAY = 86_400.0
 NEVER_DAYS = 1000.0
 """Days since the last event where there was none."""
+
+
+def name_of(by: Sequence[str]) -> str:
+    """Name a group of columns to look back by: "user × item"."""
+    return " × ".join(by)
 
 
 def _columns(raw: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
@@ -75,6 +81,7 @@ class Encoder:
             )
         self.dataset, self.schema = dataset, schema
         self.look_back = [tuple(by) for by in look_back]
+        self.keys = sorted({column for by in look_back for column in by})
         self.history_fields = tuple(history_fields)
         self.history_length, self.windows = history_length, tuple(windows)
         self.events = self._describe_events()
@@ -90,13 +97,10 @@ class Encoder:
         past_events = self.events[self.events["time"] < until]
         names = ("user", "item", *schema.user_categorical, *schema.item_categorical)
         names += ("scenario", *schema.context_categorical)
-        self.vocabularies = {
-            name: Vocabulary.fit(
-                past_events[name] if name in self.history_fields else rows[name][past],
-                min_count,
-            )
-            for name in names
-        }
+        self.vocabularies = {}
+        for name in names:
+            seen = past_events if name in self.history_fields else rows[past]
+            self.vocabularies[name] = Vocabulary.fit(seen[name], min_count)
         raw = self._numeric(rows)
         self.numeric_names = tuple(raw)
         self.scaler = Scaler.fit(_columns(raw, len(rows))[past])
@@ -108,32 +112,32 @@ class Encoder:
 
     def _describe_events(self) -> pd.DataFrame:
         """Give each event the item columns that histories and counts need."""
-        wanted = {c for by in self.look_back for c in by} | set(self.history_fields)
-        events = self.dataset.events
+        events, items = self.dataset.events, self.dataset.items
+        wanted = {*self.keys, *self.history_fields}
         lacking = sorted(wanted - set(events.columns))
-        from_items = [c for c in lacking if c in self.dataset.items.columns]
-        unknown = sorted(set(lacking) - set(from_items))
-        if unknown:
+        if unknown := [c for c in lacking if c not in items.columns]:
             raise ValueError(
                 f"no column {unknown} in the events or the items of "
                 f"{self.dataset.name}: nothing to look back at"
             )
-        if from_items:
-            features = self.dataset.items[["item", *from_items]]
+        if lacking:
+            features = items[["item", *lacking]]
             events = events.merge(features, on="item", how="left", validate="m:1")
         return events
 
     def _number_keys(self) -> None:
         """Number the text columns to look back by: integers are grouped faster."""
-        wanted = sorted({column for by in self.look_back for column in by})
-        self._keys = {
+        self._numbers = {
             column: Vocabulary.fit(self.events[column])
-            for column in wanted
+            for column in self.keys
             if not pd.api.types.is_numeric_dtype(self.events[column])
         }
-        self._key_events = self.events[["time", *wanted]].assign(
-            **{c: keys.encode(self.events[c]) for c, keys in self._keys.items()}
-        )
+        self._key_events = self._numbered(self.events)
+
+    def _numbered(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return time and keys of events or rows, the text columns numbered."""
+        numbers = {c: known.encode(table[c]) for c, known in self._numbers.items()}
+        return table[["time", *self.keys]].assign(**numbers)
 
     def _integrate(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Join the rows with the features of their users and items."""
@@ -144,18 +148,13 @@ class Encoder:
         schema = self.schema
         names = schema.user_numeric + schema.item_numeric + schema.context_numeric
         raw = {name: rows[name].to_numpy("float64") for name in names}
-        wanted = sorted({column for by in self.look_back for column in by})
-        rows = rows[["time", *wanted]].assign(
-            **{c: k.encode(rows[c]) for c, k in self._keys.items()}
-        )
+        keys = self._numbered(rows)
         for by in self.look_back:
-            back, label = LookBack(self._key_events, rows, by), " × ".join(by)
-            raw[f"{label}: count"] = np.log1p(back.count())
-            for window in self.windows:
-                recent = back.count(window)
-                raw[f"{label}: last {window} days"] = np.log1p(recent)
-            days = back.days_since_last(never=NEVER_DAYS)
-            raw[f"{label}: days since"] = np.log1p(days)
+            back, label = LookBack(self._key_events, keys, by), name_of(by)
+            counts = {"count": back.count()}
+            counts |= {f"last {days} days": back.count(days) for days in self.windows}
+            counts["days since"] = back.days_since_last(never=NEVER_DAYS)
+            raw |= {f"{label}: {what}": np.log1p(n) for what, n in counts.items()}
         return raw
 
     @property
@@ -179,18 +178,11 @@ class Encoder:
 
     def _side(self, who: str) -> tuple[str, ...]:
         """Return the names of the columns that describe the user or the item alone."""
-        own = [
-            getattr(self.schema, f"{who}_{kind}") for kind in ("categorical", "numeric")
-        ]
-        names = {who, *own[0], *own[1]}
-        for by in self.look_back:
-            if set(by) <= names:
-                counts = [
-                    n for n in self.numeric_names if n.startswith(f"{' × '.join(by)}: ")
-                ]
-                names |= set(counts)
+        kinds = (getattr(self.schema, f"{who}_{k}") for k in ("categorical", "numeric"))
+        own = {who, *chain.from_iterable(kinds)}
+        counts = tuple(f"{name_of(by)}: " for by in self.look_back if own >= {*by})
         every = (*self.vocabularies, *self.numeric_names)
-        return tuple(name for name in every if name in names)
+        return tuple(name for name in every if name in own or name.startswith(counts))
 
     def transform(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
         """Encode rows of the shape of ``dataset.interactions``; labels are not read.
@@ -217,13 +209,12 @@ class Encoder:
         """Encode integrated rows whose raw numeric columns are known."""
         fields = [v.encode(rows[name]) for name, v in self.vocabularies.items()]
         fields += [b.encode(raw[name]) for name, b in self.buckets.items()]
+        scenario = pd.Index(self.schema.scenarios).get_indexer(rows["scenario"])
         return {
             "fields": np.stack(fields, axis=1),
             "numeric": self.scaler.transform(_columns(raw, len(rows))),
             **self._histories(rows),
-            "scenario": pd.Index(self.schema.scenarios)
-            .get_indexer(pd.Index(rows["scenario"]))
-            .astype("int32"),
+            "scenario": scenario.astype("int32"),
         }
 
     def _histories(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -233,10 +224,7 @@ class Encoder:
             codes = self.vocabularies[name].encode(self.events[name])
             codes = np.append(codes, UNSEEN)  # position -1: padding
             history[..., f] = codes[at]
-        then, now = (
-            frame["time"].to_numpy("datetime64[s]").astype("int64")
-            for frame in (self.events, rows)
-        )
+        then, now = seconds(self.events), seconds(rows)
         age = (now[:, None] - np.append(then, 0)[at]) / SECONDS_PER_DAY
         age = np.where(at >= 0, age, 0.0).astype("float32")
         return {"history": history, "history_age": age}

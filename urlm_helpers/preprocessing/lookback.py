@@ -6,6 +6,11 @@ import numpy as np
 import pandas as pd
 
 
+def seconds(table: pd.DataFrame) -> np.ndarray:
+    """Return the column ``time`` in whole seconds since 1970, int64."""
+    return table["time"].to_numpy("datetime64[s]").astype("int64")
+
+
 def _group_codes(
     events: pd.DataFrame, rows: pd.DataFrame, by: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -59,8 +64,7 @@ class LookBack:
         if missing:
             raise KeyError(f"LookBack needs the columns {missing}")
         group, self._row_group = _group_codes(events, rows, by)
-        time = events["time"].to_numpy("datetime64[s]").astype("int64")
-        row_time = rows["time"].to_numpy("datetime64[s]").astype("int64")
+        time, row_time = seconds(events), seconds(rows)
         low = min(time.min(initial=0), row_time.min(initial=0))
         high = max(time.max(initial=0), row_time.max(initial=0))
         self._span = int(high - low) + 2

@@ -1,7 +1,7 @@
 """What a model needs to know of its inputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,4 @@ class InputSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain Python values."""
-        plain = {
-            name: dict(value) if isinstance(value, Mapping) else value
-            for name, value in vars(self).items()
-        }
-        return plain
+        return asdict(self)

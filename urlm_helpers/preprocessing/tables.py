@@ -84,15 +84,12 @@ def split_by_time(
     first, second = pd.Timestamp(valid_from), pd.Timestamp(test_from)
     if not first < second:
         raise ValueError(f"valid_from ({first}) must lie before test_from ({second})")
-    before_first = (time < first).to_numpy()
-    before_second = (time < second).to_numpy()
     parts = {
-        "train": np.flatnonzero(before_first),
-        "valid": np.flatnonzero(~before_first & before_second),
-        "test": np.flatnonzero(~before_second),
+        "train": np.flatnonzero(time < first),
+        "valid": np.flatnonzero((time >= first) & (time < second)),
+        "test": np.flatnonzero(time >= second),
     }
-    empty = [name for name, rows in parts.items() if len(rows) == 0]
-    if empty:
+    if empty := [name for name, rows in parts.items() if len(rows) == 0]:
         raise ValueError(
             f"no row falls into {empty}: the rows run from {time.min()} to "
             f"{time.max()}, the cuts are {first} and {second}"

@@ -16,16 +16,14 @@ from urlm_helpers.data.frames import from_frames
 from urlm_helpers.data.logs.complete_journey_tables import (
     CARD,
     DEMOGRAPHICS,
+    FIRST_WEEK,
     coupon_at_hand,
     households_table,
     products_table,
+    promotions,
     purchases,
-    read,
 )
 from urlm_helpers.data.schema import Dataset, Schema
-
-FIRST_WEEK = 14
-"""Weeks before this one only fill histories and choose the catalog."""
 
 MIN_PURCHASES = 20
 """Baskets in weeks 1-13 that a product needs to be in the catalog."""
@@ -79,42 +77,6 @@ def catalog(bought: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
     early = bought.loc[bought["week"] < FIRST_WEEK, "item"].value_counts()
     shelf = products.loc[~products["department"].isin(NOT_PRODUCTS), "item"]
     return np.intersect1d(early.index[early >= MIN_PURCHASES], shelf)
-
-
-def promotions(items: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return where and when each of ``items`` was promoted, and the cleaning report.
-
-    Parameters
-    ----------
-    items : ndarray
-        Product ids.
-
-    Returns
-    -------
-    promotions : DataFrame
-        ``item``, ``store``, ``week``, ``display``, ``mailer`` (the codes of the
-        data), ``scenario``; sorted by store and week.
-    report : DataFrame
-        As of :func:`urlm_helpers.data.clean`.
-    """
-    table = read(
-        "promotions",
-        filters=[("week", ">=", FIRST_WEEK), ("product_id", "in", items.tolist())],
-    ).rename(columns={"display_location": "display", "mailer_location": "mailer"})
-    on_display, in_mailer = table["display"] != "0", table["mailer"] != "0"
-    table["scenario"] = np.select(
-        [on_display & in_mailer, on_display, in_mailer],
-        ["both", "display", "mailer"],
-        default="none",
-    )
-    kept, report = clean(
-        table,
-        name="promotions",
-        required=["item", "store", "week"],
-        valid={"scenario": lambda scenario: scenario != "none"},
-        key=["store", "week", "item"],
-    )
-    return kept.sort_values(["store", "week", "item"], ignore_index=True), report
 
 
 def visits(bought: pd.DataFrame) -> pd.DataFrame:
@@ -273,11 +235,8 @@ def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
     """
     bought, report = purchases()
     products = products_table()
-    bought, unlisted = clean(
-        bought,
-        name="transactions",
-        valid={"item": lambda item: item.isin(products["item"])},
-    )
+    listed = {"item": lambda item: item.isin(products["item"])}
+    bought, unlisted = clean(bought, name="transactions", valid=listed)
     items = catalog(bought, products)
     promoted, promotion_report = promotions(items)
     met = offers(visits(bought), promoted)
@@ -288,28 +247,18 @@ def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
     sold = met[[*VISIT, "time"]].merge(outcome[outcome["item"].isin(items)], on=VISIT)
     sold = sold.merge(promoted, on=["store", "week", "item"])
     rows = pd.concat([sold[unbought.columns], unbought], ignore_index=True)
-    rows = rows.sort_values(["time", *VISIT, "item"], ignore_index=True)
-    rows = with_context(rows)
-
-    households = households_table(bought)
-    bought = bought.merge(
-        products[["item", "product_category", "product_type"]], on="item"
-    )
+    rows = with_context(rows.sort_values(["time", *VISIT, "item"], ignore_index=True))
+    cleaning = pd.concat([report, unlisted, promotion_report], ignore_index=True)
+    kinds = products[["item", "product_category", "product_type"]]
     return from_frames(
         rows,
-        households,
+        households_table(bought),
         products,
         schema=schema(negative_rate),
-        events=bought,
+        events=bought.merge(kinds, on="item"),
         name="complete-journey",
         card=CARD,
-        extra={
-            "cleaning": pd.concat(
-                [report, unlisted, promotion_report], ignore_index=True
-            ),
-            "promotions": promoted,
-            "visits": met,
-        },
+        extra={"cleaning": cleaning, "promotions": promoted, "visits": met},
     )
 
 

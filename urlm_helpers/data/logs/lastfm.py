@@ -16,6 +16,12 @@ SOURCE = Source(
     folder="hetrec2011-lastfm-2k",
     files=("user_artists.dat", "user_friends.dat"),
     license="non-commercial use only",
+    counts={
+        "links": 92_834,
+        "users": 1_892,
+        "artists": 17_632,
+        "friend pairs": 25_434,
+    },
 )
 CARD = DataCard(
     title="Last.fm 2K (HetRec 2011)",
@@ -56,12 +62,10 @@ def build() -> Dataset:
     friends = _read(folder / "user_friends.dat", ["user", "friend"])
     users = pd.DataFrame({"user": links["user"].drop_duplicates().sort_values()})
     items = pd.DataFrame({"item": links["item"].drop_duplicates().sort_values()})
-    unnamed = "artist " + items["item"].astype(str)
+    items["name"] = "artist " + items["item"].astype(str)
     if (folder / "artists.dat").is_file():
         artists = _read(folder / "artists.dat", ["item", "name"]).set_index("item")
-        items["name"] = items["item"].map(artists["name"]).fillna(unnamed)
-    else:
-        items["name"] = unnamed
+        items["name"] = items["item"].map(artists["name"]).fillna(items["name"])
     counts = {
         "links": len(links),
         "users": len(users),

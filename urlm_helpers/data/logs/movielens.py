@@ -9,6 +9,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from urlm_helpers.data.download import Source, fetch
@@ -32,6 +33,7 @@ SOURCE_100K = Source(
     license=TERMS,
     checksum="sha256:50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
     size=4_924_029,
+    counts={"ratings": 100_000, "users": 943, "movies": 1_682},
 )
 SOURCE_1M = Source(
     title="MovieLens 1M",
@@ -41,6 +43,12 @@ SOURCE_1M = Source(
     license=TERMS,
     checksum="sha256:a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
     size=5_917_549,
+    counts={
+        "ratings": 1_000_209,
+        "users": 6_040,
+        "movies": 3_883,
+        "rated movies": 3_706,
+    },
 )
 PROBLEMS = (
     "There are no impressions: only movies that a user chose to rate are in the log, "
@@ -75,21 +83,18 @@ def build_100k() -> Dataset:
     """
     folder = fetch(SOURCE_100K)
     ratings = _read(folder / "u.data", "\t", ["user", "item", "rating", "time"])
-    users = _read(
-        folder / "u.user", "|", ["user", "age", "gender", "occupation", "zip"]
-    )
+    names = ["user", "age", "gender", "occupation", "zip"]
+    users = _read(folder / "u.user", "|", names)
     names = ["item", "title", "date", "video_date", "url", "unknown", *GENRES]
     items = _read(folder / "u.item", "|", names)
-    text = pd.Series("", index=items.index)
-    for genre in GENRES:
-        text += items[genre].map({0: "", 1: f"|{genre}"})
-    items["genres"] = text.str[1:]
+    has = items[GENRES].to_numpy() == 1
+    items["genres"] = ["|".join(np.compress(row, GENRES)) for row in has]
     card = _card(
         "MovieLens 100K",
         "ratings of movies on its site, September 1997 to April 1998",
         ("18 movies have two ids each. One movie's title is unknown.",),
     )
-    return _dataset("movielens-100k", ratings, users, items, card, age_is_number=True)
+    return _dataset("movielens-100k", ratings, users, items, card, True)
 
 
 def build_1m() -> Dataset:
@@ -103,19 +108,14 @@ def build_1m() -> Dataset:
     """
     folder = fetch(SOURCE_1M)
     # "::" would need pandas' slow parser; ":" with an empty column between is the same
-    ratings = _read(
-        folder / "ratings.dat", ":", ["user", "", "item", "", "rating", "", "time"]
-    )
-    users = _read(
-        folder / "users.dat",
-        ":",
-        ["user", "", "gender", "", "age", "", "occupation", "", "zip"],
-    )
+    names = ["user", "", "item", "", "rating", "", "time"]
+    ratings = _read(folder / "ratings.dat", ":", names)
+    names = ["user", "", "gender", "", "age", "", "occupation", "", "zip"]
+    users = _read(folder / "users.dat", ":", names)
     lines = (folder / "movies.dat").read_text("latin-1").splitlines()
-    items = pd.DataFrame(
-        [line.split("::") for line in lines if line],
-        columns=["item", "title", "genres"],
-    ).astype({"item": "int64"})
+    rows = [line.split("::") for line in lines if line]
+    items = pd.DataFrame(rows, columns=["item", "title", "genres"])
+    items["item"] = items["item"].astype("int64")
     card = _card(
         "MovieLens 1M",
         "ratings of movies on its site by users who joined in 2000",
@@ -124,7 +124,7 @@ def build_1m() -> Dataset:
             "177 of the movies listed have no rating.",
         ),
     )
-    return _dataset("movielens-1m", ratings, users, items, card, age_is_number=False)
+    return _dataset("movielens-1m", ratings, users, items, card, False)
 
 
 def _read(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
@@ -161,7 +161,7 @@ def _dataset(
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(items)}
     if name == "movielens-1m":
         counts["rated movies"] = ratings["item"].nunique()
-    age = ("age",)
+    about = ("gender", "occupation", "zip_prefix")
     return from_frames(
         ratings,
         users.drop(columns="zip"),
@@ -169,13 +169,8 @@ def _dataset(
         schema=Schema(
             scenarios=("movies",),
             tasks=("like",),
-            user_categorical=(
-                "gender",
-                "occupation",
-                "zip_prefix",
-                *(() if age_is_number else age),
-            ),
-            user_numeric=age if age_is_number else (),
+            user_categorical=about if age_is_number else (*about, "age"),
+            user_numeric=("age",) if age_is_number else (),
             item_numeric=("year", *FLAGS.values()),
             item_name="title",
         ),
