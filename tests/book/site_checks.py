@@ -25,9 +25,12 @@ import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
 
-AXE = Path(__file__).parent / "_vendor" / "axe-core" / "axe.min.js"
+AXE = Path(__file__).resolve().parents[1] / "_vendor" / "axe-core" / "axe.min.js"
 LOCAL_SCHEMES = {"file", "data", "blob", "about"}
-DRAWN_TIMEOUT = 20_000  # milliseconds
+READY_TIMEOUT = 20_000  # milliseconds
+SMALLEST_TEXT = 11  # pixels, in a diagram
+# Megabytes that a first visit loads over http, uncompressed.
+LANDING, PLAIN, FORMULAS = 1.2, 1.4, 2.6
 
 
 @dataclass
@@ -92,22 +95,35 @@ def visit(
 
 
 def settle(page: Page) -> None:
-    """Wait until diagrams are drawn and formulas typeset, as far as they will be."""
+    """Wait until formulas are typeset and fonts are there, as far as they will be."""
     page.evaluate(
         """async (limit) => {
             const late = new Promise(resolve => setTimeout(resolve, limit));
-            const drawn = (async () => {
-                const todo = () => [...document.querySelectorAll('pre.mermaid')]
-                    .some(each => !each.querySelector('svg'));
-                while (window.mermaid && todo())
-                    await new Promise(resolve => setTimeout(resolve, 50));
+            const ready = (async () => {
                 if (window.MathJax?.startup?.promise)
                     await window.MathJax.startup.promise;
                 await document.fonts.ready;
             })();
-            await Promise.race([drawn, late]);
+            await Promise.race([ready, late]);
         }""",
-        DRAWN_TIMEOUT,
+        READY_TIMEOUT,
+    )
+
+
+def unfold(page: Page) -> None:
+    """Open what is folded away, so that the checks that follow look at it too."""
+    page.evaluate(
+        """async () => {
+            document.querySelectorAll('details').forEach(each => each.open = true);
+            document.querySelectorAll('.toggle-hidden').forEach(
+                each => each.classList.remove('toggle-hidden'));
+            // What is fading in has no contrast yet.
+            await new Promise(requestAnimationFrame);
+            document.getAnimations().forEach(each => {
+                try { each.finish(); } catch { each.cancel(); }
+            });
+            await new Promise(requestAnimationFrame);
+        }"""
     )
 
 
@@ -148,9 +164,40 @@ def unused_scripts(seen: Visit) -> list[str]:
     """List the large scripts that a page loads and has no use for."""
     return [
         f"loads {name} without {what}"
-        for name, what in (("mermaid.min.js", ".mermaid"), ("tex-chtml.js", ".math"))
+        for name, what in (
+            ("mermaid", "nothing"),
+            ("fontawesome.js", "nothing"),
+            ("searchindex.js", "#search-results"),
+            ("mathjax/", ".math"),
+        )
         if any(name in url for url in seen.requests)
         and seen.page.locator(what).count() == 0
+    ]
+
+
+def weight(page: Page) -> dict[str, int]:
+    """Return the bytes of each file that a page loaded over http, uncompressed."""
+    found = page.evaluate(
+        """() => Object.fromEntries(
+            [...performance.getEntriesByType('navigation'),
+             ...performance.getEntriesByType('resource')]
+                .map(each => [each.name, each.decodedBodySize]))"""
+    )
+    return dict(found)
+
+
+def too_heavy(page: Page, limit: float | None = None) -> list[str]:
+    """Say so if a first visit of a page loads more megabytes than it may."""
+    if limit is None:
+        limit = FORMULAS if page.locator(".math").count() else PLAIN
+    files = weight(page)
+    total = sum(files.values()) / 1e6
+    if total <= limit:
+        return []
+    largest = sorted(files, key=lambda name: -files[name])[:5]
+    return [
+        f"{total:.2f} MB, and {limit} are allowed",
+        *(f"{files[name] / 1e6:.2f} MB: {name}" for name in largest),
     ]
 
 
@@ -177,18 +224,81 @@ def overflow(page: Page) -> list[str]:
     return list(found)
 
 
-def undrawn_diagrams(page: Page) -> list[str]:
-    """List the Mermaid blocks that are no picture, or the picture of an error."""
+def clipped_code(page: Page) -> list[str]:
+    """List the boxes of code and of printed text whose lines are cut off at the edge.
+
+    Tables may scroll; folds must be open (:func:`unfold`).
+    """
     found = page.evaluate(
-        """() => [...document.querySelectorAll('.mermaid')].flatMap(each => {
-            const start = each.textContent.trim().slice(0, 60);
-            const svg = each.querySelector('svg');
-            if (!svg) return [`not drawn: ${start}`];
-            if (svg.getAttribute('aria-roledescription') === 'error'
-                || svg.textContent.includes('Syntax error'))
-                return [`syntax error: ${start}`];
-            const box = svg.getBoundingClientRect();
-            return box.width * box.height > 0 ? [] : [`empty: ${start}`];
+        """() => [...document.querySelectorAll('.bd-article pre, article pre')]
+            .filter(each => each.scrollWidth > each.clientWidth + 1
+                || each.parentElement.scrollWidth > each.parentElement.clientWidth + 1)
+            .map(each => {
+                const lines = each.textContent.split('\\n');
+                const long = lines.reduce((a, b) => a.length >= b.length ? a : b);
+                return `cut off at ${long.length} columns: ${long.slice(0, 60)}`;
+            })"""
+    )
+    return list(found)
+
+
+def faulty_diagrams(page: Page) -> list[str]:
+    """List the diagrams that are no picture, say nothing aloud, or are too small."""
+    found = page.evaluate(
+        """(smallest) => [
+            ...[...document.querySelectorAll('.mermaid, .language-mermaid')]
+                .map(each => `not drawn: ${each.textContent.trim().slice(0, 60)}`),
+            ...[...document.querySelectorAll('.diagram')].flatMap(each => {
+                const shown = [...each.querySelectorAll('svg')].filter(
+                    svg => svg.getBoundingClientRect().width > 0);
+                if (shown.length !== 1) return [`${shown.length} drawings are shown`];
+                const svg = shown[0];
+                const title = svg.querySelector('title')?.textContent;
+                const named = (svg.getAttribute('aria-labelledby') || '').split(' ')
+                    .every(id => document.getElementById(id)?.textContent);
+                if (svg.getAttribute('role') !== 'img' || !named)
+                    return [`says nothing aloud: ${title}`];
+                const scale = svg.getScreenCTM().a;
+                return [...svg.querySelectorAll('text')].map(
+                        text => scale * parseFloat(getComputedStyle(text).fontSize))
+                    .filter(size => size < smallest).slice(0, 1)
+                    .map(size => `texts of ${size.toFixed(1)} px in: ${title}`);
+            }),
+        ]""",
+        SMALLEST_TEXT,
+    )
+    return list(found)
+
+
+def code_before_the_story(page: Page) -> list[str]:
+    """List the open boxes of code above a page's first heading below its title."""
+    found = page.evaluate(
+        """() => {
+            const article = document.querySelector('article');
+            const first = article?.querySelector('h2');
+            if (!first) return [];
+            return [...article.querySelectorAll('.cell_input')]
+                .filter(each => !each.closest('details:not([open])')
+                    && each.compareDocumentPosition(first)
+                        & Node.DOCUMENT_POSITION_FOLLOWING)
+                .map(each => `open above the story: ${each.textContent.trim()
+                    .slice(0, 60)}`);
+        }"""
+    )
+    return list(found)
+
+
+def loud_folds(page: Page) -> list[str]:
+    """List the folds that stand open, or say something else than people see."""
+    found = page.evaluate(
+        """() => [...document.querySelectorAll('details')].flatMap(each => {
+            const summary = each.querySelector('summary');
+            const text = summary.innerText.trim();
+            return [
+                ...(each.open ? [`open: ${text}`] : []),
+                ...(summary.hasAttribute('aria-label') ? [`labeled: ${text}`] : []),
+                ...(text && !text.includes('\\n') ? [] : [`not one line: ${text}`]),
+            ];
         })"""
     )
     return list(found)
@@ -227,21 +337,8 @@ def images_without_alt(page: Page) -> list[str]:
 def axe_violations(page: Page) -> list[str]:
     """List the serious and critical violations that axe-core finds.
 
-    What is folded away is opened first, so that it is looked at too.
+    What is folded away must be opened first (:func:`unfold`), to be looked at too.
     """
-    page.evaluate(
-        """async () => {
-            document.querySelectorAll('details').forEach(each => each.open = true);
-            document.querySelectorAll('.toggle-hidden').forEach(
-                each => each.classList.remove('toggle-hidden'));
-            // What is fading in has no contrast yet.
-            await new Promise(requestAnimationFrame);
-            document.getAnimations().forEach(each => {
-                try { each.finish(); } catch { each.cancel(); }
-            });
-            await new Promise(requestAnimationFrame);
-        }"""
-    )
     if not page.evaluate("() => typeof window.axe === 'object'"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
     violations = page.evaluate(
@@ -268,7 +365,7 @@ def prose(html: str) -> str:
     article = BeautifulSoup(html, "html.parser").select_one("article")
     if article is None:
         return ""
-    for each in article.select("pre, code, script, style, .cell, .math, .mermaid"):
+    for each in article.select("pre, code, script, style, .cell, .math, .diagram"):
         each.decompose()
     return article.get_text(" ")
 
@@ -293,37 +390,77 @@ def own_words(texts: dict[str, str]) -> dict[str, str]:
     }
 
 
-def search_misses(page: Page, root: str, word: str, wanted: str) -> list[str]:
-    """Search for a word and say so if a page is not among the results.
+def search_misses(page: Page, root: str, wanted: dict[str, str]) -> list[str]:
+    """Search for one word a page and list the pages that are not among the results.
 
     Parameters
     ----------
     page : Page
-        Any open page; it goes to the search page.
+        Any open page; it goes to the search page, which loads the index once.
     root : str
         The address of the site.
-    word : str
-        What to search for.
-    wanted : str
-        The path of the page that must be found, as `book/index.html`.
+    wanted : dict
+        The path of the page that must be found, as `book/index.html`, and what to
+        search for.
     """
-    page.goto(f"{root}/search.html?q={word}")
-    try:
-        page.wait_for_function(
-            """() => /finished|found|did not match/i.test(
-                document.querySelector('#search-results .search-summary, '
-                    + '#search-results p')?.textContent || '')""",
-            timeout=DRAWN_TIMEOUT,
+    faults = []
+    page.goto(f"{root}/search.html")
+    for path, words in wanted.items():
+        try:
+            page.evaluate(
+                """words => {
+                    document.querySelector('#search-results').replaceChildren();
+                    Search.performSearch(words);
+                }""",
+                words,
+            )
+            page.wait_for_function(
+                """() => /finished|found|did not match/i.test(
+                    document.querySelector('#search-results .search-summary, '
+                        + '#search-results p')?.textContent || '')""",
+                timeout=READY_TIMEOUT,
+            )
+        except Exception as error:  # a dead search is a finding, not a crash
+            return [*faults, f"no answer for {words!r}: {str(error).splitlines()[0]}"]
+        links = page.eval_on_selector_all(
+            "#search-results ul.search a", "all => all.map(each => each.href)"
         )
-    except Exception as error:  # a dead search is a finding, not a crash of the check
-        return [f"no answer for {word!r}: {str(error).splitlines()[0]}"]
-    links = page.eval_on_selector_all(
-        "#search-results ul.search a", "all => all.map(each => each.href)"
-    )
-    found = {urlsplit(urldefrag(link)[0]).path for link in links}
-    if any(unquote(path).endswith("/" + wanted) for path in found):
-        return []
-    return [f"{word!r} finds {sorted(found)}, not {wanted}"]
+        found = {urlsplit(urldefrag(link)[0]).path for link in links}
+        if not any(unquote(each).endswith("/" + path) for each in found):
+            faults.append(f"{words!r} finds {sorted(found)}, not {path}")
+    return faults
+
+
+# --- titles ---------------------------------------------------------------------------
+
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+def subtitle(html: str) -> str:
+    """Return a page's subtitle: the heading of its section in the document."""
+    line = BeautifulSoup(html, "html.parser").select_one("h1 + p.page-subtitle")
+    return line.get_text() if line else ""
+
+
+def foreign_navigation(html: str) -> list[str]:
+    """List the entries of a page's navigation that repeat a Chinese heading."""
+    soup = BeautifulSoup(html, "html.parser")
+    return [
+        each.get_text(" ", strip=True)
+        for each in soup.select(
+            ".bd-sidebar-primary :is(a, .caption), .prev-next-area a"
+        )
+        if CHINESE.search(each.get_text())
+    ]
+
+
+def nameless_section(html: str) -> list[str]:
+    """Say so if a page does not name its section in the document's language."""
+    soup = BeautifulSoup(html, "html.parser")
+    line = soup.select_one("h1 + p.page-subtitle")
+    if line is None or not CHINESE.search(line.get_text()):
+        return ["no Chinese subtitle under the title"]
+    return [] if line.get("lang") == "zh" else ["the subtitle has no lang=zh"]
 
 
 # --- links ----------------------------------------------------------------------------

@@ -2,27 +2,29 @@
 
 Build it first (`make book`; `make test-book` does both). The browser is the system's
 Chromium, or what `$CHROMIUM` names. Without one the tests are skipped, except on CI,
-where that is a failure.
+where that is a failure. `$URLM_SITE` names another folder with a built site.
+
+A page is visited four times, in two widths and two color schemes, twice over http and
+twice from the disk, and each visit goes through all checks.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import diagrams
+import drawings
 import pytest
 import site_checks as checks
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "_build" / "html"
+SITE = Path(os.environ.get("URLM_SITE", ROOT / "_build" / "html"))
 REPOSITORY = checks.Repository(ROOT)
 PAGES = REPOSITORY.pages
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -33,15 +35,19 @@ FLAGS = [
     "--disable-sync",
 ]
 WIDTHS = {"phone": 390, "desktop": 1280}
+VISITS = [
+    ("http", "desktop", "light"),
+    ("http", "phone", "dark"),
+    ("file", "desktop", "dark"),
+    ("file", "phone", "light"),
+]
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, BROWSERS)), ""
-    )
+    path = diagrams.browser_path()
     if not path:
-        reason = f"no browser: none of {', '.join(BROWSERS)} found, CHROMIUM not set"
+        reason = "no browser: neither Chromium nor Chrome found, CHROMIUM not set"
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail(reason)
         pytest.skip(reason)
@@ -58,17 +64,15 @@ def site() -> Path:
     return SITE
 
 
-@pytest.fixture(scope="session", params=["http", "file"])
-def address(request: pytest.FixtureRequest, site: Path) -> Iterator[str]:
-    with ExitStack() as stack:
-        over_http = request.param == "http"
-        yield stack.enter_context(checks.served(site)) if over_http else site.as_uri()
+@pytest.fixture(scope="session")
+def addresses(site: Path) -> Iterator[dict[str, str]]:
+    with checks.served(site) as http:
+        yield {"http": http, "file": site.as_uri()}
 
 
 @pytest.fixture(scope="session")
-def words(site: Path) -> dict[str, str]:
-    html = {page: (site / f"{page}.html").read_text(encoding="utf-8") for page in PAGES}
-    return checks.own_words({page: checks.prose(text) for page, text in html.items()})
+def pages(site: Path) -> dict[str, str]:
+    return {page: (site / f"{page}.html").read_text(encoding="utf-8") for page in PAGES}
 
 
 def report(faults: list[str]) -> None:
@@ -78,50 +82,68 @@ def report(faults: list[str]) -> None:
 # --- every page of the book -----------------------------------------------------------
 
 
+@pytest.mark.parametrize(("address", "width", "scheme"), VISITS)
 @pytest.mark.parametrize("page", PAGES)
-def test_page_asks_nobody_and_shows_all_it_has(
-    browser: Browser, address: str, page: str
+def test_page(
+    browser: Browser,
+    addresses: dict[str, str],
+    page: str,
+    address: str,
+    width: str,
+    scheme: str,
 ) -> None:
-    with checks.visit(browser, f"{address}/{page}.html") as seen:
-        report(
+    url = f"{addresses[address]}/{page}.html"
+    with checks.visit(browser, url, width=WIDTHS[width], scheme=scheme) as seen:
+        faults = (
             checks.outside_requests(seen)
             + checks.failed_requests(seen)
-            + checks.console_noise(seen)
             + checks.unused_scripts(seen)
-            + checks.undrawn_diagrams(seen.page)
+            + checks.wrong_scheme(seen.page, scheme)
+            + checks.faulty_diagrams(seen.page)
             + checks.untypeset_math(seen.page)
             + checks.images_without_alt(seen.page)
-        )
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", PAGES)
-def test_page_fits_the_window_and_is_accessible(
-    browser: Browser, site: Path, page: str, scheme: str, width: str
-) -> None:
-    url = (site / f"{page}.html").as_uri()
-    with checks.visit(browser, url, width=WIDTHS[width], scheme=scheme) as seen:
-        report(
-            checks.wrong_scheme(seen.page, scheme)
+            + checks.code_before_the_story(seen.page)
+            + checks.loud_folds(seen.page)
             + checks.overflow(seen.page)
-            + checks.axe_violations(seen.page)
         )
+        if address == "http":
+            limit = checks.LANDING if page == PAGES[0] else None
+            faults += checks.too_heavy(seen.page, limit)
+        checks.unfold(seen.page)
+        faults += checks.overflow(seen.page)
+        if width == "desktop":
+            faults += checks.clipped_code(seen.page)
+        faults += checks.axe_violations(seen.page) + checks.console_noise(seen)
+        report(faults)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_search_finds_a_word_of_the_page(
-    browser: Browser, address: str, words: dict[str, str], page: str
+@pytest.mark.parametrize("address", ["http", "file"])
+def test_search_finds_a_word_of_each_page_and_each_subtitle(
+    browser: Browser, addresses: dict[str, str], pages: dict[str, str], address: str
 ) -> None:
-    with checks.visit(browser, f"{address}/search.html") as seen:
-        report(checks.search_misses(seen.page, address, words[page], f"{page}.html"))
+    words = checks.own_words({page: checks.prose(html) for page, html in pages.items()})
+    headings = {page: checks.subtitle(html) for page, html in pages.items()}
+    root = addresses[address]
+    with checks.visit(browser, f"{root}/search.html") as seen:
+        for wanted in (words, headings):
+            queries = {f"{page}.html": word for page, word in wanted.items() if word}
+            report(checks.search_misses(seen.page, root, queries))
         report(checks.outside_requests(seen) + checks.console_noise(seen))
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_buttons_lead_to_the_sources(site: Path, page: str) -> None:
-    html = (site / f"{page}.html").read_text(encoding="utf-8")
-    report(checks.wrong_buttons(html, site, page, REPOSITORY))
+def test_chinese_heading_is_a_subtitle_and_not_in_the_navigation(
+    pages: dict[str, str], page: str
+) -> None:
+    named = [] if page == PAGES[0] else checks.nameless_section(pages[page])
+    report(named + checks.foreign_navigation(pages[page]))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_buttons_lead_to_the_sources(
+    site: Path, pages: dict[str, str], page: str
+) -> None:
+    report(checks.wrong_buttons(pages[page], site, page, REPOSITORY))
 
 
 def test_links_and_anchors_inside_the_site_resolve(site: Path) -> None:
@@ -139,11 +161,75 @@ def test_the_site_has_the_pages_of_the_contents_and_no_other(site: Path) -> None
     assert built - {"index", "search", "genindex"} == set(PAGES)
 
 
+# --- the diagrams ---------------------------------------------------------------------
+
+FENCES = diagrams.fences()
+
+
+@pytest.fixture(scope="session")
+def canvas(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page()
+    diagrams.load_mermaid(page)
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence.name)
+def test_committed_drawing_is_what_its_source_draws(
+    canvas: Page, fence: diagrams.Diagram
+) -> None:
+    drawn = diagrams.draw(canvas, fence.source)
+    files = [path for path in drawings.drawing_files(fence.source) if path.exists()]
+    assert len(files) == len(drawn), f"run `{drawings.COMMAND}`"
+    for path, svg in zip(files, drawn, strict=True):
+        report(diagrams.differences(path.read_text(encoding="utf-8"), svg))
+
+
+def test_no_drawing_is_left_over() -> None:
+    wanted = {path for each in FENCES for path in drawings.drawing_files(each.source)}
+    assert set(drawings.DRAWINGS.iterdir()) <= wanted
+
+
+def test_difference_of_two_drawings_is_seen(canvas: Page) -> None:
+    head = "accTitle: Steps\naccDescr: One after the other.\n"
+
+    def svg(source: str) -> str:
+        return diagrams.draw(canvas, source)[0]
+
+    before = svg(f"flowchart TB\n{head}A[one] --> B[two]")
+    assert diagrams.differences(before, before) == []
+    for after in (
+        f"flowchart LR\n{head}A[one] --> B[two]",
+        f"flowchart TB\n{head}A[one] --> B[too]",
+        f"flowchart TB\n{head}A[one] -.-> B[two]",
+        f"flowchart TB\n{head}A[one] --> B[two] --> C[three]",
+        f"flowchart TB\n{head.replace('other', 'next')}A[one] --> B[two]",
+    ):
+        assert diagrams.differences(before, svg(after)), after
+
+
+def test_diagram_without_description_is_not_drawn(canvas: Page) -> None:
+    with pytest.raises(SystemExit, match="accDescr"):
+        diagrams.draw(canvas, "flowchart LR\naccTitle: Steps\nA --> B")
+
+
+def test_long_chain_turns_downwards_on_a_phone(canvas: Page) -> None:
+    boxes = " --> ".join(f"{name}[a longer step {name}]" for name in "ABCDE")
+    source = f"flowchart LR\naccTitle: Steps\naccDescr: Five steps.\n{boxes}"
+    wide, narrow = diagrams.draw(canvas, source)
+    assert diagrams.width(wide) > diagrams.NARROW >= diagrams.width(narrow)
+
+
 # --- each check speaks up about a page that is bad in just that way -------------------
 
 GOOD = """<!doctype html><html lang="en" data-theme="light"><head><title>t</title>
 <link rel="icon" href="data:,"></head>
 <body><main><h1>Title</h1>{}</main></body></html>"""
+
+
+DRAWING = """<svg role="img" aria-labelledby="t d" viewBox="0 0 100 50" width="100"
+height="50"><title id="t">Two steps</title><desc id="d">A, then B.</desc>
+<text font-size="16">A</text></svg>"""
 
 
 def on_page(check: Callable[[Any], list[str]]) -> Callable[[checks.Visit], list[str]]:
@@ -186,35 +272,85 @@ BROWSER_CHECKS: dict[str, tuple[Callable[[checks.Visit], list[str]], str, str]] 
         "<script>const a = 1</script><script>const a = 1</script>",
         "already been declared",
     ),
-    "a diagram script for no diagram": (
+    "a diagram script": (
         checks.unused_scripts,
         '<script src="mermaid.min.js"></script>',
-        "mermaid.min.js without",
+        "mermaid without",
+    ),
+    "a script of icons": (
+        checks.unused_scripts,
+        '<script src="fontawesome.js"></script>',
+        "fontawesome.js without",
+    ),
+    "a search index for no search": (
+        checks.unused_scripts,
+        '<script src="searchindex.js"></script>',
+        "searchindex.js without",
     ),
     "a formula script for no formula": (
         checks.unused_scripts,
-        '<script src="tex-chtml.js"></script>',
-        "tex-chtml.js without",
+        '<script src="mathjax/startup.js"></script>',
+        "mathjax/ without",
+    ),
+    "a heavy page": (
+        on_page(lambda page: checks.too_heavy(page, 0.001)),
+        f"<p>{'word ' * 400}</p>",
+        "and 0.001 are allowed",
     ),
     "a line wider than a phone": (
         on_page(checks.overflow),
         '<p style="width: 3000px">wide</p>',
         "too wide",
     ),
+    "code cut off at the edge": (
+        on_page(checks.clipped_code),
+        f"<article><pre style='overflow: auto'>{'x' * 200}</pre></article>",
+        "cut off at 200 columns",
+    ),
     "a diagram nobody drew": (
-        on_page(checks.undrawn_diagrams),
+        on_page(checks.faulty_diagrams),
         '<pre class="mermaid">flowchart LR</pre>',
         "not drawn",
     ),
-    "a diagram of an error": (
-        on_page(checks.undrawn_diagrams),
-        '<pre class="mermaid"><svg><text>Syntax error in text</text></svg></pre>',
-        "syntax error",
+    "no drawing on a phone": (
+        on_page(checks.faulty_diagrams),
+        '<div class="diagram"><svg style="display: none"></svg></div>',
+        "0 drawings",
     ),
-    "an empty diagram": (
-        on_page(checks.undrawn_diagrams),
-        '<pre class="mermaid"><svg width="0" height="0"></svg></pre>',
-        "empty",
+    "two drawings at once": (
+        on_page(checks.faulty_diagrams),
+        f'<div class="diagram">{DRAWING}{DRAWING}</div>',
+        "2 drawings",
+    ),
+    "a diagram without description": (
+        on_page(checks.faulty_diagrams),
+        '<div class="diagram">' + DRAWING.replace('id="d"', "") + "</div>",
+        "says nothing aloud",
+    ),
+    "a diagram too small to read": (
+        on_page(checks.faulty_diagrams),
+        f'<div class="diagram">{DRAWING.replace("0 0 100", "0 0 200")}</div>',
+        "texts of 8.0 px",
+    ),
+    "code above the story": (
+        on_page(checks.code_before_the_story),
+        '<article><div class="cell_input">import os</div><h2>A puzzle</h2></article>',
+        "open above the story: import os",
+    ),
+    "a fold that stands open": (
+        on_page(checks.loud_folds),
+        "<details open><summary>Set-up</summary>import os</details>",
+        "open: Set-up",
+    ),
+    "a fold with another label": (
+        on_page(checks.loud_folds),
+        '<details><summary aria-label="Toggle">Set-up</summary>import os</details>',
+        "labeled: Set-up",
+    ),
+    "a fold without a line": (
+        on_page(checks.loud_folds),
+        "<details><summary></summary>import os</details>",
+        "not one line",
     ),
     "a formula left as text": (
         on_page(checks.untypeset_math),
@@ -243,7 +379,7 @@ BROWSER_CHECKS: dict[str, tuple[Callable[[checks.Visit], list[str]], str, str]] 
         "color-contrast",
     ),
     "an axe violation in a fold": (
-        on_page(checks.axe_violations),
+        lambda seen: checks.unfold(seen.page) or checks.axe_violations(seen.page),
         "<details><summary>more</summary><button></button></details>",
         "button-name",
     ),
@@ -259,20 +395,29 @@ BROWSER_CHECKS: dict[str, tuple[Callable[[checks.Visit], list[str]], str, str]] 
 def test_check_sees(browser: Browser, tmp_path: Path, fault: str) -> None:
     check, body, complaint = BROWSER_CHECKS[fault]
     (tmp_path / "bad.html").write_text(GOOD.format(body), encoding="utf-8")
-    (tmp_path / "good.html").write_text(GOOD.format("<p>Text.</p>"), encoding="utf-8")
     with checks.served(tmp_path) as address:
         with checks.visit(browser, f"{address}/bad.html", width=390) as seen:
             assert any(complaint in each for each in check(seen)), check(seen)
-        if fault != "a page that stays light":
-            with checks.visit(browser, f"{address}/good.html", width=390) as seen:
-                assert check(seen) == []
+
+
+def test_no_check_speaks_up_about_a_good_page(browser: Browser, tmp_path: Path) -> None:
+    body = f"<p>Text.</p><div class='diagram'>{DRAWING}</div>"
+    (tmp_path / "good.html").write_text(GOOD.format(body), encoding="utf-8")
+    with checks.served(tmp_path) as address:
+        with checks.visit(browser, f"{address}/good.html", width=390) as seen:
+            for fault, (check, _, _) in BROWSER_CHECKS.items():
+                if fault not in {"a page that stays light", "a heavy page"}:
+                    assert check(seen) == [], fault
+            assert checks.too_heavy(seen.page) == []
 
 
 SEARCH = """<div id="search-results"></div><script>
-const word = new URLSearchParams(location.search).get("q");
-const hit = word === "gates" ? '<li><a href="book/a.html#x">A</a></li>' : "";
-document.querySelector("#search-results").innerHTML =
-    '<p class="search-summary">Search finished.</p><ul class="search">' + hit + "</ul>";
+const Search = {performSearch: word => {
+    const hit = word === "gates" ? '<li><a href="book/a.html#x">A</a></li>' : "";
+    document.querySelector("#search-results").innerHTML =
+        '<p class="search-summary">Search finished.</p><ul class="search">' + hit
+        + "</ul>";
+}};
 </script>"""
 
 
@@ -281,10 +426,26 @@ def test_check_sees_a_word_that_search_does_not_find(
 ) -> None:
     (tmp_path / "search.html").write_text(GOOD.format(SEARCH), encoding="utf-8")
     root = tmp_path.as_uri()
+
+    def misses(word: str, page: str) -> list[str]:
+        return checks.search_misses(seen.page, root, {page: word})
+
     with checks.visit(browser, f"{root}/search.html") as seen:
-        assert checks.search_misses(seen.page, root, "gates", "book/a.html") == []
-        assert checks.search_misses(seen.page, root, "tower", "book/a.html") != []
-        assert checks.search_misses(seen.page, root, "gates", "book/b.html") != []
+        assert misses("gates", "book/a.html") == []
+        assert misses("tower", "book/a.html") != []
+        assert misses("gates", "book/b.html") != []
+
+
+def test_check_sees_a_chinese_heading_in_the_wrong_place() -> None:
+    entry = "<div class='bd-sidebar-primary'><a>1.1 History{}</a></div>"
+    assert checks.foreign_navigation(entry.format("")) == []
+    assert checks.foreign_navigation(entry.format(" (发展历程)")) != []
+    line = "<h1>1.1</h1><p {}>{}</p>"
+    good = 'class="page-subtitle" lang="zh"'
+    assert checks.nameless_section(line.format(good, "发展历程")) == []
+    assert checks.nameless_section(line.format(good, "History")) != []
+    assert checks.nameless_section(line.format("", "发展历程")) != []
+    assert checks.nameless_section(line.format(good[:21], "发展历程")) != []
 
 
 def test_prose_is_the_text_without_code_and_outputs() -> None:
@@ -306,9 +467,11 @@ def test_check_sees_broken_links(tmp_path: Path) -> None:
     assert links == ["#gone", "b.html", "../outside.html", "no.png"]
 
 
-def test_check_sees_missing_and_wrong_buttons(site: Path) -> None:
+def test_check_sees_missing_and_wrong_buttons(
+    site: Path, pages: dict[str, str]
+) -> None:
     page = next(p for p in PAGES if REPOSITORY.source(p).endswith(".ipynb"))
-    html = (site / f"{page}.html").read_text(encoding="utf-8")
+    html = pages[page]
     right = REPOSITORY.launch_links(page)
     for name, url in right.items():
         broken = html.replace(f'"{url}"', f'"{url}-elsewhere"')
