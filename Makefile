@@ -1,12 +1,13 @@
 # make book            build the site from the committed outputs (the default)
+# make lab             set up everything and open the notebooks in JupyterLab
 # make notebooks       run every notebook again and write its outputs back
-# make test            everything: style, types, package, notebooks, site in a browser
+# make test            everything, except what passed before on the same inputs:
+#                      style, types, package, notebooks, site in a browser
+# make test-all        everything, whatever passed before
 # make test-colab      the package and the notebooks with Google Colab's versions
 # make test-backends   the layers' invariants on JAX and PyTorch
-# make gpu             measure a GPU, ≤ 8 minutes; without one a dry run on the CPU
 # make test-links      the links to other sites (needs the network)
-# make lock            compile requirements.lock anew (needs uv)
-# make diagrams        draw the Mermaid fences that have no drawing (needs Chromium)
+# make lock            compile requirements.lock and the site's part of it (needs uv)
 # make vendor          fetch the site's browser libraries anew (needs npm)
 # make url             write the address of _config.yml wherever else it stands
 # make clean           remove what the others made
@@ -14,18 +15,22 @@
 # Each target sets up what it needs. PYTHON=/path/to/python3.12 chooses the interpreter.
 
 VENV = .venv
+SITE_VENV = .venv-site
 LOCK = requirements.lock
+SITE_LOCK = requirements-site.lock
 RUN = $(VENV)/bin/python
 SITE = _build/html
 JOBS = 2
+RECORD = .passed
 NO_BROWSER = --ignore tests/book/test_book.py --ignore tests/book/site_checks.py
+PYTEST = PYTHONPATH=tools $(RUN) -m pytest --numprocesses $(JOBS) -p pytest_record
 
 BOOK_SOURCES := $(shell find book -type f -not -path '*/.*') \
 	_config.yml _toc.yml references.bib
 export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
-.PHONY: book notebooks test lint test-package test-notebooks test-book test-links \
+.PHONY: book lab notebooks test test-all lint test-package test-notebooks test-book test-links \
 	test-backends test-colab gpu lock diagrams vendor url \
 	clean
 
@@ -33,19 +38,32 @@ book: $(SITE)/.built
 	@echo "The book is built. Open file://$(CURDIR)/$(SITE)/index.html"
 
 # From scratch each time: an incremental build does not repeat an earlier warning.
-$(SITE)/.built: $(VENV)/.installed $(BOOK_SOURCES)
+$(SITE)/.built: $(SITE_VENV)/.installed $(BOOK_SOURCES)
 	rm -rf _build
-	$(VENV)/bin/jupyter-book build . -W -n --keep-going --quiet
+	$(SITE_VENV)/bin/jupyter-book build . -W -n --keep-going --quiet
 	@touch $@
 
 $(VENV)/.installed: $(LOCK) pyproject.toml tools/environment.sh
 	tools/environment.sh $(VENV) ANY -r $(LOCK)
 	@touch $@
 
+# The site's tools alone: a tenth of what the notebooks need.
+$(SITE_VENV)/.installed: $(SITE_LOCK) tools/environment.sh
+	tools/environment.sh --site $(SITE_VENV) ANY -r $(SITE_LOCK)
+	@touch $@
+
+lab: $(VENV)/.installed
+	$(VENV)/bin/jupyter lab book
+
 notebooks: $(VENV)/.installed
 	$(RUN) tools/notebooks.py execute
 
 test: lint test-package test-notebooks test-book
+	@$(RUN) tools/notebooks.py data
+
+test-all:
+	rm -rf $(RECORD)
+	$(MAKE) test
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
@@ -53,16 +71,25 @@ lint: $(VENV)/.installed
 	$(RUN) -m mypy
 
 test-package: $(VENV)/.installed
-	$(RUN) -m pytest $(NO_BROWSER) --numprocesses $(JOBS) --dist loadfile
+	$(PYTEST) $(NO_BROWSER) --dist loadfile --record $(RECORD)/package.json
 
-test-notebooks: $(VENV)/.installed
-	$(RUN) tools/notebooks.py test --jobs $(JOBS)
+test-# The site's tools alone: a tenth of what the notebooks need.
+$(SITE_VENV)/.installed: $(SITE_LOCK) tools/environment.sh
+	tools/environment.sh --site $(SITE_VENV) ANY -r $(SITE_LOCK)
+	@touch $@
 
-test-book: $(SITE)/.built
-	$(RUN) -m pytest tests/book/test_book.py tests/book/site_checks.py --numprocesses $(JOBS)
+lab: $(VENV)/.installed
+	$(VENV)/bin/jupyter lab book
 
-test-links: $(VENV)/.installed
-	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
+notebooks: $(VENV)/.installed
+	$(RUN) tools/notebooks.py test --jobs $(JOBS) --record $(RECORD)/notebooks.json
+
+test-book: $(SITE)/.built $(VENV)/.installed
+	$(PYTEST) tests/book/test_book.py tests/book/site_checks.py \
+		--record $(RECORD)/site.json
+
+test-links: $(SITE_VENV)/.installed
+	$(SITE_VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
 
 test-colab: .venv-colab/.installed
 	.venv-colab/bin/python -m pytest $(NO_BROWSER) --ignore tests/book/test_repository.py
@@ -95,10 +122,12 @@ endif
 		nbval pytest
 	@touch $@
 
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --no-header \
+	--no-annotate --no-emit-index-url --no-emit-find-links
+
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --no-header \
-		--no-annotate --no-emit-index-url --no-emit-find-links \
-		requirements-dev.in --output-file requirements.lock
+	$(COMPILE) requirements-dev.in --output-file $(LOCK)
+	$(COMPILE) requirements-site.in --constraint $(LOCK) --output-file $(SITE_LOCK)
 
 diagrams: $(VENV)/.installed
 	$(RUN) tools/diagrams.py
@@ -110,5 +139,5 @@ url: $(VENV)/.installed
 	$(RUN) tools/set_url.py
 
 clean:
-	rm -rf _build .venv .venv-* .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build $(RECORD) .venv .venv-* .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

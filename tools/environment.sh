@@ -1,10 +1,17 @@
 #!/bin/sh
 # Makes a virtual environment and installs into it; the Makefile calls it.
-#   tools/environment.sh FOLDER ANY|3.13 [arguments of `pip install`]
+#   tools/environment.sh [--site] FOLDER ANY|3.13 [arguments of `pip install`]
+# The package comes into it too, except with --site, for which the arguments are a whole
+# list of pins: nothing is looked up or compiled ahead, which takes longer than the build.
 # With uv when there is one, otherwise with plain venv and pip. The interpreter is the
 # first of $PYTHON, python3.13, python3.12, python3.11 and python3 that runs (a name on
 # the PATH may be a stub that does not) and is 3.11, 3.12 or 3.13.
 set -eu
+site=
+if [ "$1" = --site ]; then
+    site=yes
+    shift
+fi
 folder=$1 wanted=$2
 shift 2
 
@@ -58,17 +65,34 @@ if [ -e "$folder" ] && [ "$("$folder/bin/python" -c \
     rm -rf "$folder"
 fi
 
+# pip as a reader wants to see it: errors, and not what it says of its own settings.
+quiet_pip() {
+    said=$(mktemp)
+    status=0
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
+        2>"$said" || status=$?
+    grep -v -e '^WARNING: \(Location\|Url\) .* is ignored' \
+        -e "^WARNING: Running pip as the 'root' user" \
+        -e '^WARNING: The directory .* or its parent directory is not owned' \
+        "$said" >&2 || true
+    rm -f "$said"
+    return $status
+}
+
 if command -v uv >/dev/null 2>&1; then
-    [ -e "$folder" ] || uv venv --quiet --seed --no-project --python "$python" "$folder"
-    uv pip install --quiet --python "$folder/bin/python" "$@"
-    uv pip install --quiet --python "$folder/bin/python" --no-deps --no-build-isolation -e .
+    seed=--seed
+    [ -z "$site" ] || seed=
+    [ -e "$folder" ] ||
+        uv venv --quiet $seed --no-project --python "$python" "$folder"
+    uv pip install --quiet --python "$folder/bin/python" ${site:+--no-deps} "$@"
+    [ -n "$site" ] || uv pip install --quiet --python "$folder/bin/python" \
+        --no-deps --no-build-isolation -e .
 else
     # Also over a folder that uv made: this adds pip to it.
     "$python" -m venv "$folder" || {
         echo "venv failed. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2
         exit 1
     }
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --no-deps --no-build-isolation -e .
+    quiet_pip ${site:+--no-deps --no-compile} "$@"
+    [ -n "$site" ] || quiet_pip --no-deps --no-build-isolation -e .
 fi

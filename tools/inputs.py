@@ -6,8 +6,8 @@ reach is found without running it, and rather too much than too little:
 - the modules that it imports, and what those import in turn. Imports in functions
   count, so do programs held in strings, and so does each ``__init__`` on the way;
 - the tables in ``urlm_helpers/results`` that a page or a module names;
-- the files and folders of the repository that a test names; all of them, when it
-  lists the repository with git;
+- the files and folders of the repository that a test names, and the programs in the
+  texts among them; all files, when it lists the repository with git;
 - the real data lying in the cache, when it loads some by name;
 - the installed packages with their versions, and the Python that runs them.
 """
@@ -79,9 +79,13 @@ class Names:
 
     @classmethod
     def of(cls, source: str) -> Names:
-        """Read the names off a program."""
+        """Read the names off a program; one that is broken names the whole package."""
         found = cls()
-        tree = ast.parse(source)
+        try:
+            tree = ast.parse(source)
+        except SyntaxError:
+            found.modules.add(f"{PACKAGE}.")
+            return found
         told = set(docstrings(tree))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -177,7 +181,11 @@ class Repository:
     def names(self, file: str) -> Names:
         """Return what a module or a page names."""
         if file not in self._names:
-            self._names[file] = Names.of(self.source(file))
+            if file.endswith(".md"):
+                self._names[file] = found = Names()
+                found.add_string(self.text(file))
+            else:
+                self._names[file] = Names.of(self.source(file))
         return self._names[file]
 
     def imported(self, name: str) -> set[str]:
@@ -224,7 +232,7 @@ class Repository:
                 here = todo.pop()
                 if here not in seen:
                     seen.add(here)
-                    if here.endswith(".py") or here == file:
+                    if here.endswith((".py", ".md")) or here == file:
                         todo += self.direct(here)
             self._reach[file] = frozenset(seen)
         return self._reach[file]

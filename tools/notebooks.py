@@ -7,7 +7,10 @@
     one, and holds its time and its memory against its limits. With ``--record FILE`` a
     notebook is left out that passed on the same inputs (see `inputs`).
 
-Both take the paths of notebooks; without any they take every notebook of the book.
+``python tools/notebooks.py data``
+    says which real data are there, and which cells are left out for want of them.
+
+All take the paths of notebooks; without any they take every notebook of the book.
 
 About time. What counts is processor time, of all processes of a notebook: two run side
 by side (``--jobs 2``), and each then takes longer by the clock, up to twice as long,
@@ -522,7 +525,7 @@ def time_left(pages: int, seconds: float) -> str:
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=["execute", "test"])
+    parser.add_argument("what", choices=["execute", "test", "data"])
     parser.add_argument("paths", nargs="*", type=Path, help="default: every notebook")
     parser.add_argument("--jobs", type=int, default=2, help="tests side by side")
     parser.add_argument("--record", type=Path, help="what passed before, on what")
@@ -533,6 +536,9 @@ def main() -> int:
     paths = [p.resolve() for p in options.paths] or all_notebooks(ROOT / "book")
     if options.what == "execute":
         return execute_all(paths)
+    if options.what == "data":
+        print(real_data(paths, data_folder()))
+        return 0
     record = Record(options.record) if options.record else None
     return test_all(paths, options.jobs, record, enter_times=options.write_times)
 
