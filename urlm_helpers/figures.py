@@ -157,7 +157,7 @@ def differences(table: pd.DataFrame, title: str, unit: str) -> Axes:
     ----------
     table : DataFrame
         ``label``, ``difference``, ``low``, ``high``, and ``group``: neighbors with the
-        same one share a color.
+        same one share a color, a method's own if it is one of :data:`METHODS`.
     title : str
         The finding.
     unit : str
@@ -173,9 +173,9 @@ def differences(table: pd.DataFrame, title: str, unit: str) -> Axes:
     ends = table[["low", "high"]].to_numpy(float)
     middle = table["difference"].to_numpy(float)
     for i, group in enumerate(table["group"]):
-        color = COLORS[groups.index(group) % len(COLORS)]
-        ax.plot(ends[i], [at[i], at[i]], color=color, linewidth=2)
-        ax.plot(middle[i], at[i], "o", color=color)
+        look = METHODS.get(group, (COLORS[groups.index(group) % len(COLORS)], "o"))
+        ax.plot(ends[i], [at[i], at[i]], color=look[0], linewidth=2)
+        ax.plot(middle[i], at[i], look[1], color=look[0])
     ax.axvline(0, color="#555555", linewidth=1)
     ax.set_yticks(at, list(table["label"]))
     ax.set(title=title, xlabel=unit)
