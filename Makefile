@@ -73,15 +73,7 @@ lint: $(VENV)/.installed
 test-package: $(VENV)/.installed
 	$(PYTEST) $(NO_BROWSER) --dist loadfile --record $(RECORD)/package.json
 
-test-# The site's tools alone: a tenth of what the notebooks need.
-$(SITE_VENV)/.installed: $(SITE_LOCK) tools/environment.sh
-	tools/environment.sh --site $(SITE_VENV) ANY -r $(SITE_LOCK)
-	@touch $@
-
-lab: $(VENV)/.installed
-	$(VENV)/bin/jupyter lab book
-
-notebooks: $(VENV)/.installed
+test-notebooks: $(VENV)/.installed
 	$(RUN) tools/notebooks.py test --jobs $(JOBS) --record $(RECORD)/notebooks.json
 
 test-book: $(SITE)/.built $(VENV)/.installed
