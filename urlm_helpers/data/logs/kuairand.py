@@ -7,32 +7,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from urlm_helpers.data.download import Source, fetch
+from urlm_helpers.data.download import fetch
 from urlm_helpers.data.frames import from_frames
-from urlm_helpers.data.schema import DataCard, Dataset, Schema
+from urlm_helpers.data.schema import Dataset, Schema
+from urlm_helpers.data.sheets import card, source
 
-LOGS = (
-    "data/log_standard_4_08_to_4_21_pure.csv",
-    "data/log_standard_4_22_to_5_08_pure.csv",
-    "data/log_random_4_22_to_5_08_pure.csv",
-)
-USERS = "data/user_features_pure.csv"
-VIDEOS = "data/video_features_basic_pure.csv"
-SOURCE = Source(
-    title="KuaiRand-Pure",
-    url="https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz",
-    folder="KuaiRand-Pure",
-    files=(*LOGS, USERS, VIDEOS),
-    license="CC BY-SA 4.0 (name the authors, share changed data alike)",
-    checksum="md5:0820331067a3784d9691136f772b35a7",
-    size=45_200_000,
-    counts={
-        "standard impressions": 1_436_609,
-        "random impressions": 1_186_059,
-        "users": 27_285,
-        "videos": 7_583,
-    },
-)
+SOURCE = source("kuairand-pure")
+*LOGS, USERS, VIDEOS = SOURCE.files
 TASKS = {
     "is_click": "click",
     "long_view": "long_view",
@@ -53,32 +34,6 @@ USER_CATEGORICAL = (
     *(f"onehot_feat{i}" for i in range(18)),
 )
 ITEM_CATEGORICAL = ("author_id", "video_type", "upload_type", "music_type", "tag")
-CARD = DataCard(
-    title="KuaiRand-Pure",
-    origin="Logs of the Kuaishou app, 8 April to 8 May 2022, on 7,583 videos. From 22 "
-    "April on a small share of the videos shown was replaced by random ones.",
-    license="CC BY-SA 4.0: use, also commercial, with the authors named; data made of "
-    "it must be shared on the same terms.",
-    citation="C. Gao, S. Li, Y. Zhang, J. Chen, B. Li, W. Lei, P. Jiang and X. He. "
-    "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed "
-    "Videos. CIKM 2022. doi:10.1145/3511808.3557624",
-    known_problems=(
-        "`click` means a tap where the app shows two columns, and 'played for more "
-        "than 7 s or to the end' where it shows one; the log does not say which. "
-        "Nothing rules out a like without a click, so no funnel is declared.",
-        "Only 7,583 videos are kept, so a user's sequence has gaps; the authors advise "
-        "against this version for sequential models.",
-        "The rows with `is_rand` = 1 come from another policy than the rest: don't mix "
-        "them without thought. They are what unbiased evaluation needs.",
-        "The file with video statistics is left out: it averages the whole month, so "
-        "it contains the outcomes that are to be predicted. So is `visible_status`, "
-        "the state of a video after the month.",
-        "The user features are one undated snapshot; negative codes (such as -124) "
-        "stand for unknown.",
-        "`time` is UTC; `hour` is the clock of the log (China). Which page of the "
-        "app a tab is, is not published.",
-    ),
-)
 
 
 def build() -> Dataset:
@@ -133,7 +88,7 @@ def build() -> Dataset:
             context_categorical=("hour",),
         ),
         name="kuairand-pure",
-        card=replace(CARD, counts=counts),
+        card=replace(card("kuairand-pure"), counts=counts),
     )
 
 

@@ -6,42 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from urlm_helpers.data.download import Source, fetch
+from urlm_helpers.data.download import fetch
 from urlm_helpers.data.frames import from_frames
-from urlm_helpers.data.schema import DataCard, Dataset, Schema
+from urlm_helpers.data.schema import Dataset, Schema
+from urlm_helpers.data.sheets import card, source
 
-SOURCE = Source(
-    title="Last.fm 2K (HetRec 2011)",
-    url="https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",
-    folder="hetrec2011-lastfm-2k",
-    files=("user_artists.dat", "user_friends.dat"),
-    license="non-commercial use only",
-    counts={
-        "links": 92_834,
-        "users": 1_892,
-        "artists": 17_632,
-        "friend pairs": 25_434,
-    },
-)
-CARD = DataCard(
-    title="Last.fm 2K (HetRec 2011)",
-    origin="Collected from the music service Last.fm by the Information Retrieval "
-    "Group of Universidad Autónoma de Madrid for the HetRec 2011 workshop; hosted by "
-    "GroupLens.",
-    license="Non-commercial use only. Publications must cite the workshop.",
-    citation="I. Cantador, P. Brusilovsky and T. Kuflik. Second Workshop on "
-    "Information Heterogeneity and Fusion in Recommender Systems (HetRec 2011). "
-    "RecSys 2011.",
-    known_problems=(
-        "Positive-only: every row is an artist that the user listened to, so `listen` "
-        "is always 1. What a model learns depends on how negatives are drawn.",
-        "There is no time: it can't be split into past and future, and no history "
-        "can be built. Results of random splits say little about tomorrow.",
-        "At most 50 artists per user (the most played), so a missing pair does not "
-        "mean that the user never listened. `plays` is the outcome, not a feature.",
-        "The publisher gives no checksum: the rows are counted instead.",
-    ),
-)
+SOURCE = source("lastfm-2k")
 
 
 def build() -> Dataset:
@@ -80,7 +50,7 @@ def build() -> Dataset:
             scenarios=("music",), tasks=("listen",), item_name="name", timed=False
         ),
         name="lastfm-2k",
-        card=replace(CARD, counts=counts),
+        card=replace(card("lastfm-2k"), counts=counts),
         extra={"friends": friends},
     )
 

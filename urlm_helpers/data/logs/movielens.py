@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from urlm_helpers.data.download import Source, fetch
+from urlm_helpers.data.download import fetch
 from urlm_helpers.data.frames import from_frames
-from urlm_helpers.data.schema import DataCard, Dataset, Schema
+from urlm_helpers.data.schema import Dataset, Schema
+from urlm_helpers.data.sheets import card, source
 
 LIKED = 4
 """Ratings from here on count as a like."""
@@ -24,53 +25,7 @@ GENRES = (
     "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
 ).split("|")
 FLAGS = {g: "genre_" + g.lower().replace("-", "_").replace("'", "") for g in GENRES}
-TERMS = "research use only; no redistribution, no commercial use without permission"
-SOURCE_100K = Source(
-    title="MovieLens 100K",
-    url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
-    folder="ml-100k",
-    files=("u.data", "u.item", "u.user"),
-    license=TERMS,
-    checksum="sha256:50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
-    size=4_924_029,
-    counts={"ratings": 100_000, "users": 943, "movies": 1_682},
-)
-SOURCE_1M = Source(
-    title="MovieLens 1M",
-    url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
-    folder="ml-1m",
-    files=("ratings.dat", "movies.dat", "users.dat"),
-    license=TERMS,
-    checksum="sha256:a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
-    size=5_917_549,
-    counts={
-        "ratings": 1_000_209,
-        "users": 6_040,
-        "movies": 3_883,
-        "rated movies": 3_706,
-    },
-)
-PROBLEMS = (
-    "There are no impressions: only movies that a user chose to rate are in the log, "
-    "so `like` is 'liked, given that it was rated'. More than half of the rows are 1.",
-    "The time is when the rating was typed in, not when the movie was seen. Most users "
-    "rated dozens of movies in one session, so the order within a user says little.",
-    "Users with fewer than 20 ratings were removed: there is no cold start.",
-)
-
-
-def _card(title: str, origin: str, problems: tuple[str, ...]) -> DataCard:
-    return DataCard(
-        title=title,
-        origin=f"GroupLens Research, University of Minnesota: {origin}.",
-        license="Free for research. You may not redistribute the data, use it "
-        "commercially or to earn money without GroupLens's permission, or suggest that "
-        "GroupLens or the university endorses you; publications must cite it.",
-        citation="F. M. Harper and J. A. Konstan. The MovieLens Datasets: History and "
-        "Context. ACM Transactions on Interactive Intelligent Systems 5(4), 2015, "
-        "article 19. doi:10.1145/2827872",
-        known_problems=(*PROBLEMS, *problems),
-    )
+SOURCE_100K, SOURCE_1M = source("movielens-100k"), source("movielens-1m")
 
 
 def build_100k() -> Dataset:
@@ -89,12 +44,7 @@ def build_100k() -> Dataset:
     items = _read(folder / "u.item", "|", names)
     has = items[GENRES].to_numpy() == 1
     items["genres"] = ["|".join(np.compress(row, GENRES)) for row in has]
-    card = _card(
-        "MovieLens 100K",
-        "ratings of movies on its site, September 1997 to April 1998",
-        ("18 movies have two ids each. One movie's title is unknown.",),
-    )
-    return _dataset("movielens-100k", ratings, users, items, card, True)
+    return _dataset("movielens-100k", ratings, users, items)
 
 
 def build_1m() -> Dataset:
@@ -116,15 +66,7 @@ def build_1m() -> Dataset:
     rows = [line.split("::") for line in lines if line]
     items = pd.DataFrame(rows, columns=["item", "title", "genres"])
     items["item"] = items["item"].astype("int64")
-    card = _card(
-        "MovieLens 1M",
-        "ratings of movies on its site by users who joined in 2000",
-        (
-            "Age is given in seven brackets and the occupation as a code.",
-            "177 of the movies listed have no rating.",
-        ),
-    )
-    return _dataset("movielens-1m", ratings, users, items, card, False)
+    return _dataset("movielens-1m", ratings, users, items)
 
 
 def _read(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
@@ -146,8 +88,6 @@ def _dataset(
     ratings: pd.DataFrame,
     users: pd.DataFrame,
     items: pd.DataFrame,
-    card: DataCard,
-    age_is_number: bool,
 ) -> Dataset:
     ratings["scenario"] = "movies"
     ratings["like"] = (ratings["rating"] >= LIKED).astype("int8")
@@ -159,9 +99,10 @@ def _dataset(
         has = ("|" + items["genres"] + "|").str.contains(f"|{genre}|", regex=False)
         items[flag] = has.astype("int8")
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(items)}
-    if name == "movielens-1m":
+    about, age = ("gender", "occupation", "zip_prefix"), ("age",)
+    if name == "movielens-1m":  # which has brackets of age
         counts["rated movies"] = ratings["item"].nunique()
-    about = ("gender", "occupation", "zip_prefix")
+        about, age = (*about, *age), ()
     return from_frames(
         ratings,
         users.drop(columns="zip"),
@@ -169,11 +110,11 @@ def _dataset(
         schema=Schema(
             scenarios=("movies",),
             tasks=("like",),
-            user_categorical=about if age_is_number else (*about, "age"),
-            user_numeric=("age",) if age_is_number else (),
+            user_categorical=about,
+            user_numeric=age,
             item_numeric=("year", *FLAGS.values()),
             item_name="title",
         ),
         name=name,
-        card=replace(card, counts=counts),
+        card=replace(card(name), counts=counts),
     )
