@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,12 +164,11 @@ def _locked(folder: Path) -> Iterator[bool]:
     import fcntl
 
     descriptor = os.open(folder, os.O_RDONLY)
+    alone = False
     try:
-        try:
+        with suppress(OSError):  # a network file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             alone = True
-        except OSError:  # a network file system without locks
-            alone = False
         yield alone
     finally:
         os.close(descriptor)
@@ -187,31 +186,25 @@ def _fill(source: Source, target: Path, work: Path) -> None:
     found = archive.exists()
     if not found:
         archive = _download(source, work)
-    elif source.checksum and not hash_matches(archive, source.checksum):
-        raise _failure(
-            source,
-            f"{archive} is not the official archive: its checksum is not "
-            f"{source.checksum}.",
-            "Delete it and run again to download it.",
-        )
+    elif not hash_matches(archive, source.checksum):
+        what = f"its checksum is not {source.checksum}."
+        what = f"{archive} is not the official archive: {what}"
+        raise _failure(source, what, "Delete it and run again to download it.")
     kept = found or source.checksum is not None
     if not found and kept:
         archive = archive.replace(source.archive)
+    todo = f"Delete {archive} and run again." if kept else "Run again."
+    unpacked = work / "unpacked"
     try:
-        unpack(archive, work / "unpacked")
+        unpack(archive, unpacked)
     except ArchiveError as error:
-        todo = f"Delete {archive} and run again." if kept else "Run again."
         raise _failure(source, f"{error}.", todo) from error
-    folders = [p for p in (work / "unpacked").rglob("*") if p.is_dir()]
-    for folder in (work / "unpacked", *sorted(folders)):
+    for folder in (unpacked, *sorted(p for p in unpacked.rglob("*") if p.is_dir())):
         if all((folder / name).is_file() for name in source.files):
             break
     else:
-        raise _failure(
-            source,
-            f"{archive.name} lacks some of {list(source.files)}.",
-            f"Delete {archive} and run again." if kept else "Run again.",
-        )
+        what = f"{archive.name} lacks some of {list(source.files)}."
+        raise _failure(source, what, todo)
     if not kept:  # without a checksum, what it holds is the check
         archive.replace(source.archive)
     try:

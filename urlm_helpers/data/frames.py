@@ -78,7 +78,7 @@ in 1 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click
 1 there or leave 'buy' out of the funnel
     """
     time = ("time",) if schema.timed else ()
-    context = (*schema.context_categorical, *schema.context_numeric)
+    context = schema.features("context")
     needed = ("user", "item", "scenario", *time, *schema.tasks, *context)
     check_columns("interactions", interactions, needed)
     if not schema.timed and "time" in interactions.columns:
@@ -92,13 +92,11 @@ in 1 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click
         check_columns("events", events, ("user", "item", *time))
 
     name_column = () if schema.item_name is None else (schema.item_name,)
-    features = {
-        "user": (*schema.user_categorical, *schema.user_numeric),
-        "item": (*schema.item_categorical, *schema.item_numeric, *name_column),
-    }
-    logs = {"interactions": interactions} | (
-        {} if events is None else {"events": events}
-    )
+    features = {side: schema.features(side) for side in ("user", "item")}
+    features["item"] += name_column
+    logs = {"interactions": interactions}
+    if events is not None:
+        logs["events"] = events
     tables: dict[str, pd.DataFrame] = {}
     for key, table in (("user", users), ("item", items)):
         for log_name, log in logs.items():

@@ -11,15 +11,9 @@ class SchemaError(ValueError):
 
 
 RESERVED = ("user", "item", "scenario", "time")
-COLUMN_FIELDS = (
-    "tasks",
-    "user_categorical",
-    "user_numeric",
-    "item_categorical",
-    "item_numeric",
-    "context_categorical",
-    "context_numeric",
-)
+SIDES = ("user", "item", "context")
+KINDS = ("categorical", "numeric")
+COLUMN_FIELDS = ("tasks", *(f"{side}_{kind}" for side in SIDES for kind in KINDS))
 
 
 @dataclass(frozen=True)
@@ -119,6 +113,10 @@ come before 'buy' in tasks; tasks are ('buy', 'click')
                 f"negative_rate must lie in (0, 1], got {self.negative_rate!r}: it is "
                 "the share of the rows without any event that the log keeps"
             )
+
+    def features(self, side: str) -> tuple[str, ...]:
+        """Return all feature columns of the "user", the "item" or the "context"."""
+        return sum((getattr(self, f"{side}_{kind}") for kind in KINDS), ())
 
 
 @dataclass(frozen=True)

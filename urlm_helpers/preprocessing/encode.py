@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -178,8 +177,7 @@ class Encoder:
 
     def _side(self, who: str) -> tuple[str, ...]:
         """Return the names of the columns that describe the user or the item alone."""
-        kinds = (getattr(self.schema, f"{who}_{k}") for k in ("categorical", "numeric"))
-        own = {who, *chain.from_iterable(kinds)}
+        own = {who, *self.schema.features(who)}
         counts = tuple(f"{name_of(by)}: " for by in self.look_back if own >= {*by})
         every = (*self.vocabularies, *self.numeric_names)
         return tuple(name for name in every if name in own or name.startswith(counts))

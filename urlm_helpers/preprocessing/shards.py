@@ -16,17 +16,13 @@ SHAPES = b"urlm_shapes"
 def _table(arrays: Mapping[str, np.ndarray]) -> pa.Table:
     """Put arrays into columns, a row's values as a list of fixed size."""
     columns = {}
-    shapes = {}
     for name, array in arrays.items():
-        shapes[name] = [*array.shape[1:]]
-        width = int(np.prod(array.shape[1:]))
-        if width:
+        if width := int(np.prod(array.shape[1:])):
             flat = pa.array(np.ascontiguousarray(array).reshape(-1))
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, width)
-    described = json.dumps(
-        {name: [shapes[name], arrays[name].dtype.str] for name in arrays}
-    )
-    return pa.table(columns).replace_schema_metadata({SHAPES: described.encode()})
+    shapes = {name: (a.shape[1:], a.dtype.str) for name, a in arrays.items()}
+    metadata = {SHAPES: json.dumps(shapes).encode()}
+    return pa.table(columns).replace_schema_metadata(metadata)
 
 
 def write_shards(

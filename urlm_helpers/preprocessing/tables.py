@@ -33,11 +33,8 @@ def integrate(dataset: Dataset) -> pd.DataFrame:
     """
     schema = dataset.schema
     joined = dataset.interactions
-    for key, table, columns in (
-        ("user", dataset.users, schema.user_categorical + schema.user_numeric),
-        ("item", dataset.items, schema.item_categorical + schema.item_numeric),
-    ):
-        if columns:
+    for key, table in (("user", dataset.users), ("item", dataset.items)):
+        if columns := schema.features(key):
             features = table[[key, *columns]]
             joined = joined.merge(features, on=key, how="left", validate="m:1")
     return joined

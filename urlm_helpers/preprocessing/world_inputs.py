@@ -6,8 +6,6 @@ import pandas as pd
 from urlm_helpers.preprocessing.spec import InputSpec
 from urlm_helpers.world.app import World
 
-FIELDS = ("user", "item", "scenario", "category", "query")
-
 
 def world_inputs(
     world: World, log: pd.DataFrame
@@ -38,17 +36,15 @@ def world_inputs(
     schema = world.schema
     people, goods = world.people, world.goods
     user, item = log["user"].to_numpy(), log["item"].to_numpy()
-    scenario = pd.Index(schema.scenarios).get_indexer(pd.Index(log["scenario"]))
+    scenario = pd.Index(schema.scenarios).get_indexer(log["scenario"])
     queries = pd.Index(["none", *world.categories])
-    columns = [
-        user + 1,
-        item + 1,
-        scenario + 1,
-        goods.category[item] + 1,
-        queries.get_indexer(pd.Index(log["query"])) + 1,
-    ]
-    sizes = [world.users, world.items, len(schema.scenarios), len(world.categories)]
-    sizes.append(len(queries))
+    fields = {  # each row's number, and how many there are
+        "user": (user, world.users),
+        "item": (item, world.items),
+        "scenario": (scenario, len(schema.scenarios)),
+        "category": (goods.category[item], len(world.categories)),
+        "query": (queries.get_indexer(log["query"]), len(queries)),
+    }
     numeric = np.column_stack(
         [
             people.features[user],
@@ -59,7 +55,7 @@ def world_inputs(
         ]
     )
     spec = InputSpec(
-        {name: size + 1 for name, size in zip(FIELDS, sizes, strict=True)},
+        {name: size + 1 for name, (_, size) in fields.items()},
         tuple(f"n{c}" for c in range(numeric.shape[1])),
         (),
         0,
@@ -73,9 +69,11 @@ def world_inputs(
             *(f"n{world.user_features + c}" for c in range(world.item_features + 1)),
         ),
     )
-    n = len(log)
+    n, columns = len(log), [number + 1 for number, _ in fields.values()]
     x = {
-        "fields": np.stack(columns, axis=1).astype("int32"),
+        "fields": np.stack([code + 1 for code, _ in fields.values()], 1).astype(
+            "int32"
+        ),
         "numeric": numeric.astype("float32"),
         "history": np.zeros((n, 0, 0), "int32"),
         "history_age": np.zeros((n, 0), "float32"),

@@ -173,25 +173,17 @@ def reference_lines(
     True
     """
     best, suffix = best_on_observables(world, rows), "_before" if examined else ""
-    scores = {
-        task: {
-            "popularity": popularity(train, rows, task),
-            "observables": best[task + suffix].to_numpy(),
-            "oracle": truth[task + suffix].to_numpy(),
-        }
-        for task in TASKS
-    }
     lines = {}
     for scenario, task in product(SCENARIOS, TASKS):
-        at = (rows["scenario"] == scenario).to_numpy()
-        p = truth.loc[at, task + suffix]
-        lines[scenario, task] = {
-            name: np.nan if np.isnan(score[at]).any() else expected_auc(score[at], p)
-            for name, score in scores[task].items()
-        }
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(
-        ["scenario", "task"]
-    )
+        at, column = (rows["scenario"] == scenario).to_numpy(), task + suffix
+        p, counted = truth.loc[at, column], popularity(train, rows[at], task)
+        lines[scenario, task] = (
+            np.nan if np.isnan(counted).any() else expected_auc(counted, p),
+            expected_auc(best.loc[at, column], p),
+            expected_auc(p, p),
+        )
+    table = pd.DataFrame(lines, index=["popularity", "observables", "oracle"]).T
+    return table.rename_axis(["scenario", "task"])
 
 
 def task_correlation(rows: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -228,11 +220,10 @@ def task_correlation(rows: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """
     given = truth[[f"{task}_given" for task in TASKS]].to_numpy()
     logit = np.log(given / (1 - given))
-    table = pd.DataFrame(index=pd.Index(SCENARIOS, name="scenario"))
-    matrices = [
-        np.corrcoef(logit[(rows["scenario"] == scenario).to_numpy()].T)
-        for scenario in SCENARIOS
-    ]
-    for (a, one), (b, other) in combinations(enumerate(TASKS), 2):
-        table[f"{one}, {other}"] = [matrix[a, b] for matrix in matrices]
-    return table
+    pairs = list(combinations(range(len(TASKS)), 2))
+    lines = {}
+    for scenario in SCENARIOS:
+        matrix = np.corrcoef(logit[(rows["scenario"] == scenario).to_numpy()].T)
+        lines[scenario] = [matrix[pair] for pair in pairs]
+    names = [f"{TASKS[a]}, {TASKS[b]}" for a, b in pairs]
+    return pd.DataFrame(lines, index=names).T.rename_axis("scenario")

@@ -6,20 +6,13 @@ from urlm_helpers.data.arrays import Floats, Ints, Singles
 from urlm_helpers.world.knobs import Knobs
 
 EVERYWHERE = -1  # the home of a user or an item that all scenarios share
-TAGS = {  # a random stream for each purpose
-    "users": 1,
-    "items": 2,
-    "friends": 3,
-    "taste": 4,
-    "maps": 5,
-    "log": 6,
-    "sample": 7,
-}
+# a random stream for each purpose, numbered from 1
+STREAMS = ("users", "items", "friends", "taste", "maps", "log", "sample")
 
 
 def generator(knobs: Knobs, what: str, number: int = 0) -> np.random.Generator:
     """Return the world's random stream for one purpose."""
-    return np.random.default_rng([knobs.seed, TAGS[what], number])
+    return np.random.default_rng([knobs.seed, STREAMS.index(what) + 1, number])
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Singles:

@@ -136,15 +136,12 @@ def _curve(log_x: Floats, log_y: Floats, floor: bool) -> Floats:
     def error(at: Floats) -> Floats:
         return np.logaddexp(at[2], at[0] - at[1] * log_x) - log_y
 
-    best = None
+    bounds = ([-50, 0, -50], [50, 5, log_y.max()])
+    found = []
     for share in (0.05, 0.5, 0.95):  # of the lowest value: the fit has local minima
         guess = [start, max(-slope, 0.05), log_y.min() + np.log(share)]
-        found = least_squares(
-            error, guess, bounds=([-50, 0, -50], [50, 5, log_y.max()])
-        )
-        if best is None or found.cost < best.cost:
-            best = found
-    return np.asarray(best.x)  # type: ignore[union-attr]
+        found.append(least_squares(error, guess, bounds=bounds))
+    return np.asarray(min(found, key=lambda fit: fit.cost).x)
 
 
 def fit_power_law(
@@ -203,17 +200,10 @@ def fit_power_law(
     # As many numbers as were fitted make the distances too small.
     off = (log_y - there) * np.sqrt(len(x) / max(len(x) - (3 if floor else 2), 1))
     rng = np.random.default_rng(seed)
-    fits = np.array(
-        [
-            _curve(log_x, there + rng.choice(off, len(off)), floor)
-            for _ in range(resamples)
-        ]
-    )
-    low, high = np.quantile(fits, [0.025, 0.975], axis=0)
-    return PowerLaw(
-        float(np.exp(at[0])),
-        float(at[1]),
-        float(np.exp(at[2])),
-        (float(low[1]), float(high[1])),
-        (float(np.exp(low[2])), float(np.exp(high[2]))),
-    )
+    draws = (there + rng.choice(off, len(off)) for _ in range(resamples))
+    fits = np.array([_curve(log_x, drawn, floor) for drawn in draws])
+    spread = np.quantile(fits, [0.025, 0.975], axis=0)
+    _, exponent, floors = np.array([at, *spread]).T
+    b, b_low, b_high = exponent.tolist()
+    e, e_low, e_high = np.exp(floors).tolist()
+    return PowerLaw(float(np.exp(at[0])), b, e, (b_low, b_high), (e_low, e_high))
