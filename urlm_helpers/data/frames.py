@@ -119,20 +119,18 @@ in 1 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click
     check_numbers("users", tables["user"], schema.user_numeric)
     check_numbers("items", tables["item"], schema.item_numeric)
 
-    log = interactions.copy()
-    for task in schema.tasks:
-        log[task] = log[task].astype("int8")
-    for column in time:
-        log[column] = parse_time("interactions", log)
-    log = log.reset_index(drop=True)
+    def plain(log_name: str) -> pd.DataFrame:
+        log = logs[log_name].copy()
+        if schema.timed:
+            log["time"] = parse_time(log_name, log)
+        return log.reset_index(drop=True)
+
+    log = plain("interactions").astype(dict.fromkeys(schema.tasks, "int8"))
     if events is None:
         did = log[schema.tasks[0]] == 1
         done = log.loc[did, ["user", "item", *time, "scenario"]].reset_index(drop=True)
     else:
-        done = events.copy()
-        for column in time:
-            done[column] = parse_time("events", done)
-        done = done.reset_index(drop=True)
+        done = plain("events")
     card = card or DataCard(name, "given as data frames", "not stated")
     if not card.counts:
         sizes = {"interactions": log, "users": tables["user"], "items": tables["item"]}

@@ -252,13 +252,12 @@ def _catalog_lines(
     shown: pd.DataFrame, scenario: str, cuts: Sequence[int]
 ) -> pd.DataFrame:
     """Coverage and Gini of what a scenario shows."""
-    lines: list[dict[str, object]] = []
+    lines: list[tuple[str, float]] = []
     for k in cuts:
         times = exposure(shown["query"], shown["item"], shown["score"], k)
-        coverage = float(times["reached"].mean())
-        lines.append({"metric": f"coverage@{k}", "value": coverage})
-        lines.append({"metric": f"gini@{k}", "value": gini(times["exposure"])})
-    return pd.DataFrame(lines).assign(
+        lines.append((f"coverage@{k}", float(times["reached"].mean())))
+        lines.append((f"gini@{k}", gini(times["exposure"])))
+    return pd.DataFrame(lines, columns=["metric", "value"]).assign(
         scenario=scenario,
         low=np.nan,
         high=np.nan,

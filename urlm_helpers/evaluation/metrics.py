@@ -233,10 +233,7 @@ def normalized_entropy(
 
 
 def threshold_metrics(
-    y: ArrayLike,
-    p: ArrayLike,
-    threshold: float = 0.5,
-    weight: ArrayLike | None = None,
+    y: ArrayLike, p: ArrayLike, threshold: float = 0.5, weight: ArrayLike | None = None
 ) -> dict[str, float]:
     r"""Accuracy, precision, recall and F1 of the decision p ≥ threshold.
 

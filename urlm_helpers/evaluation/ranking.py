@@ -57,10 +57,7 @@ def places(query: Ints, score: Floats, label: Floats) -> Places:
 
 
 def query_metrics(
-    query: ArrayLike,
-    score: ArrayLike,
-    label: ArrayLike,
-    k: int | Sequence[int] = 10,
+    query: ArrayLike, score: ArrayLike, label: ArrayLike, k: int | Sequence[int] = 10
 ) -> Ranking:
     r"""Recall, precision, NDCG, hit rate and reciprocal rank of every query.
 

@@ -71,9 +71,7 @@ def world_inputs(
     )
     n, columns = len(log), [number + 1 for number, _ in fields.values()]
     x = {
-        "fields": np.stack([code + 1 for code, _ in fields.values()], 1).astype(
-            "int32"
-        ),
+        "fields": np.stack(columns, axis=1).astype("int32"),
         "numeric": numeric.astype("float32"),
         "history": np.zeros((n, 0, 0), "int32"),
         "history_age": np.zeros((n, 0), "float32"),

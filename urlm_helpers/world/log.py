@@ -129,20 +129,12 @@ def show(
     score = stale_score(world, user, item, scenario, query)
     order, propensity = choose(rng, score, random, world.random_share)
     shown = np.take_along_axis(item, order[:, :slots], 1)
-
-    def each(values: NDArray) -> NDArray:
-        return np.repeat(values, slots)
-
+    of_request = (request, user, scenario, second, query, random)
     return Shown(
-        request=each(request),
-        user=each(user),
+        *(np.repeat(values, slots) for values in of_request),
         item=shown.ravel(),
-        scenario=each(scenario),
-        second=each(second),
         position=np.tile(np.arange(1, slots + 1), len(day)),
         propensity=propensity[:, :slots].ravel(),
-        random=each(random),
-        query=each(query),
     )
 
 
@@ -199,13 +191,11 @@ def draw(
     request: Ints,
     when: Floats,
     scenario: Ints,
-    *,
-    slots: int = SLOTS,
-    candidates: int = CANDIDATES,
+    sizes: tuple[int, int] = (SLOTS, CANDIDATES),
 ) -> Log:
     """Show lists to the users of the requests, at `when` in days; let them react."""
     second = np.minimum((when * DAY).astype(np.int64), world.days * DAY - 1)
-    shown = show(world, rng, request, second, scenario, slots, candidates)
+    shown = show(world, rng, request, second, scenario, *sizes)
     return to_frames(world, shown, *react(world, rng, walk, shown))
 
 
@@ -231,12 +221,11 @@ def chunks(world: Population, rows: int, blocks: int, skip: int = 0) -> Iterator
 
 def fresh(world: Population, rows: int, seed: int, balanced: bool, random: bool) -> Log:
     """Draw the rows of `urlm_helpers.world.World.sample`."""
-    rng = generator(world, "sample", seed)
-    slots, candidates = (1, 1) if random else (SLOTS, CANDIDATES)
-    request = np.arange(-(-rows // slots))
+    rng, walk = generator(world, "sample", seed), TasteWalk(world)
+    sizes = (1, 1) if random else (SLOTS, CANDIDATES)
+    request = np.arange(-(-rows // sizes[0]))
     when = rng.random(len(request)) * world.days
     drawn = visits(world, rng, len(request))
     scenario = request % len(SCENARIOS) if balanced else drawn
-    sizes = {"slots": slots, "candidates": candidates}
-    log = draw(world, rng, TasteWalk(world), request, when, scenario, **sizes)
+    log = draw(world, rng, walk, request, when, scenario, sizes)
     return Log(log.interactions[:rows], log.truth[:rows])

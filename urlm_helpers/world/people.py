@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from urlm_helpers.data.arrays import Floats, Ints, Singles
 from urlm_helpers.world.draws import (
@@ -102,22 +103,26 @@ class Population(Knobs):
     def people(self) -> Users:
         """The users, with their hidden tastes."""
         rng, n = generator(self, "users"), self.users
-        drawn = tastes(rng, n, self.user_view, self.feature_noise)
-        born = births(rng, n, self.new_users, self.days)
-        home = homes(rng, n, self.user_overlap, self.traffic)
+        drawn = self._drawn(rng, n, self.user_view, self.new_users, self.user_overlap)
         activity = np.exp(rng.standard_normal(n)).astype(np.float32)
-        return Users(*drawn, born, home, activity.astype(np.float64))
+        return Users(*drawn, activity.astype(np.float64))
 
     @cached_property
     def goods(self) -> Items:
         """The items, with their hidden tastes and appeal."""
         rng, n = generator(self, "items"), self.items
-        drawn = tastes(rng, n, self.item_view, self.feature_noise)
-        born = births(rng, n, self.new_items, self.days)
-        home = homes(rng, n, self.item_overlap, self.traffic)
+        drawn = self._drawn(rng, n, self.item_view, self.new_items, self.item_overlap)
         appeal = normal(rng, n)
         rating = (appeal + self.feature_noise * normal(rng, n)).astype(np.float32)
-        return Items(*drawn, born, home, appeal, rating, np.argmax(drawn[1], axis=1))
+        return Items(*drawn, appeal, rating, np.argmax(drawn[1], axis=1))
+
+    def _drawn(
+        self, rng: Generator, n: int, matrix: Floats, late: float, overlap: float
+    ) -> tuple[Singles, Singles, Singles, Ints, Ints]:
+        """Draw what users and items have in common: the first five columns."""
+        taste = tastes(rng, n, matrix, self.feature_noise)
+        born = births(rng, n, late, self.days)
+        return *taste, born, homes(rng, n, overlap, self.traffic)
 
     @cached_property
     def friends(self) -> Friends:

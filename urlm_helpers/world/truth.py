@@ -32,13 +32,13 @@ class Shown(NamedTuple):
 
     request: Ints
     user: Ints
-    item: Ints
     scenario: Ints
     second: Ints
+    query: Ints
+    random: Booleans
+    item: Ints
     position: Ints
     propensity: Floats
-    random: Booleans
-    query: Ints
 
 
 def rounded(p: Floats) -> Floats:

@@ -186,34 +186,6 @@ def label(rows: pd.DataFrame, outcome: pd.DataFrame) -> pd.DataFrame:
     return labelled
 
 
-def schema(negative_rate: float) -> Schema:
-    """Return which columns are what; see :func:`build`."""
-    return Schema(
-        scenarios=SCENARIOS,
-        tasks=TASKS,
-        funnel={"several": "buy", "coupon": "buy"},
-        user_categorical=tuple(DEMOGRAPHICS),
-        item_categorical=(
-            "department",
-            "product_category",
-            "product_type",
-            "manufacturer_id",
-            "brand",
-        ),
-        context_categorical=(
-            "store",
-            "display",
-            "mailer",
-            "coupon_at_hand",
-            "weekday",
-            "hour",
-        ),
-        item_name="name",
-        consumed_again=True,
-        negative_rate=negative_rate,
-    )
-
-
 def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
     """Make the impressions of weeks 14 to 53 and everything around them.
 
@@ -254,7 +226,30 @@ def build(negative_rate: float = NEGATIVE_RATE, seed: int = 0) -> Dataset:
         rows,
         households_table(bought),
         products,
-        schema=schema(negative_rate),
+        schema=Schema(
+            scenarios=SCENARIOS,
+            tasks=TASKS,
+            funnel={"several": "buy", "coupon": "buy"},
+            user_categorical=tuple(DEMOGRAPHICS),
+            item_categorical=(
+                "department",
+                "product_category",
+                "product_type",
+                "manufacturer_id",
+                "brand",
+            ),
+            context_categorical=(
+                "store",
+                "display",
+                "mailer",
+                "coupon_at_hand",
+                "weekday",
+                "hour",
+            ),
+            item_name="name",
+            consumed_again=True,
+            negative_rate=negative_rate,
+        ),
         events=bought.merge(kinds, on="item"),
         name="complete-journey",
         card=CARD,

@@ -84,10 +84,7 @@ def _read(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
 
 
 def _dataset(
-    name: str,
-    ratings: pd.DataFrame,
-    users: pd.DataFrame,
-    items: pd.DataFrame,
+    name: str, ratings: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame
 ) -> Dataset:
     ratings["scenario"] = "movies"
     ratings["like"] = (ratings["rating"] >= LIKED).astype("int8")
