@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from inputs import Record, Repository, data_folder, digest
 
-ALWAYS = ("pyproject.toml", "tests/conftest.py", "tools/inputs.py")
+ALWAYS = ("pyproject.toml", "tools/inputs.py")
 SITE = "_build/html"
 DRAWINGS = "book/_diagrams"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -60,7 +60,8 @@ class Recorded:
     def file_key(self, file: str) -> str:
         """Return the hash of what a test file, or a module's doctests, depend on."""
         if file not in self._keys:
-            self._keys[file] = self.repository.key(file, *ALWAYS)
+            fixtures = [f for f in self.repository.files if f.endswith("conftest.py")]
+            self._keys[file] = self.repository.key(file, *ALWAYS, *fixtures)
         return self._keys[file]
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:

@@ -132,18 +132,13 @@ def test_set_url_rewrites_every_form(tmp_path: Path) -> None:
 def test_contents_list_exactly_the_notebooks_of_the_book() -> None:
     listed = re.findall(r"(?:root|file): (\S+)", text("_toc.yml"))
     assert len(listed) == len(set(listed))
-    there = {
-        p.relative_to(ROOT).with_suffix("").as_posix()
-        for p in BOOK
-    }
+    there = {p.relative_to(ROOT).with_suffix("").as_posix() for p in BOOK}
     assert set(listed) == there | {"book/index"}
 
 
 def test_landing_page_links_to_every_notebook() -> None:
     linked = set(re.findall(r"\(([\w/.-]+\.ipynb)\)", text("book/index.md")))
-    there = {
-        path.relative_to(ROOT / "book").as_posix() for path in BOOK
-    }
+    there = {path.relative_to(ROOT / "book").as_posix() for path in BOOK}
     assert linked == there
 
 
@@ -213,8 +208,27 @@ def test_lock_pins_every_package() -> None:
 
 def test_lock_answers_every_tool_the_book_is_built_with() -> None:
     versions = pins("requirements.lock", "3.11", LINUX)
-    for each in requirements("requirements-dev.in"):
+    asked = requirements("requirements-dev.in") + requirements("requirements-site.in")
+    for each in asked:
         assert each.specifier.contains(versions[each.name.lower()]), each
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("machine", [LINUX, MACOS], ids=["linux", "macos"])
+def test_the_sites_pins_are_the_locks(machine: dict[str, str], python: str) -> None:
+    lock = pins("requirements.lock", python, machine)
+    site = pins("requirements-site.lock", python, machine)
+    assert site.items() <= lock.items()
+    assert len(site) < len(lock) / 2  # else it is no light environment
+
+
+def test_the_sites_pins_answer_what_builds_the_site() -> None:
+    site = pins("requirements-site.lock", "3.11", LINUX)
+    wanted = requirements("requirements-site.in")
+    assert wanted
+    for each in wanted:
+        assert each.specifier.contains(site[each.name]), each
+    assert "-r requirements-site.in" in text("requirements-dev.in").splitlines()
 
 
 def test_package_asks_for_the_readers_ranges_and_no_more() -> None:
