@@ -33,10 +33,9 @@ def test_exact_index_equals_a_sort(vectors: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(("kind", "efforts"), [("hnsw", (10, 600)), ("ivf", (1, 24))])
-def test_effort_buys_recall(vectors: Any, kind: str, efforts: tuple[int, int]) -> None:
-    items, queries, ids = vectors
-    index = VectorIndex(items, ids, kind, cells=24)
+def test_effort_buys_recall(vectors: Any) -> None:
+    (items, queries, ids), efforts = vectors, (10, 600)
+    index = VectorIndex(items, ids, "hnsw")
     exact, product = VectorIndex(items, ids).search(queries, 10)
     low, high = (
         overlap(index.search(queries, 10, effort)[0], exact).mean()
@@ -59,16 +58,19 @@ def test_a_graph_holds_vectors_of_one_length(vectors: Any) -> None:
 
 def test_too_few_found_are_marked(vectors: Any) -> None:
     items, queries, ids = vectors
-    index = VectorIndex(items, ids, "ivf", cells=100)
-    found, score = index.search(queries, 500, 1)
-    assert (found == -1).any() and (found[:, 0] >= 0).all()
-    assert np.isin(found[found >= 0], ids).all()
+    index = VectorIndex(items, ids, "hnsw")
+    # A graph whose first vector has no way out finds that one alone.
+    faiss = pytest.importorskip("faiss")
+    links = faiss.vector_to_array(index.index.hnsw.neighbors)
+    faiss.copy_array_to_vector(np.full_like(links, -1), index.index.hnsw.neighbors)
+    found, score = index.search(queries, 5)
+    assert (found[:, 1:] == -1).all() and np.isin(found[:, 0], ids).all()
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
 def test_index_comes_back_from_disk(vectors: Any, kind: str, tmp_path: Path) -> None:
     items, queries, ids = vectors
-    index = VectorIndex(items, ids, kind, cells=10)
+    index = VectorIndex(items, ids, kind)
     index.save(tmp_path / "deep" / "index")
     loaded = VectorIndex.load(tmp_path / "deep" / "index")
     effort = None if kind == "exact" else 20
@@ -99,7 +101,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "1-D": (lambda: VectorIndex(E3[0], [1, 2, 3]), "vectors must be finite"),
     "nan": (lambda: VectorIndex(E3 * np.nan, [1, 2, 3]), "vectors must be finite"),
     "empty": (lambda: VectorIndex(E3[:0], []), "vectors must be finite"),
-    "kind": (lambda: VectorIndex(E3, [1, 2, 3], "lsh"), "'exact', 'hnsw' or 'ivf'"),
+    "kind": (lambda: VectorIndex(E3, [1, 2, 3], "lsh"), "'exact' or 'hnsw'"),
     "query": (lambda: VectorIndex(E3, [1, 2, 3]).search(E3[:, :2], 1), "length 3"),
     "query 1-D": (lambda: VectorIndex(E3, [1, 2, 3]).search(E3[0], 1), "queries must"),
     "hnsw query": (

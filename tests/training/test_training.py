@@ -43,7 +43,9 @@ from urlm_helpers.training import (  # noqa: E402
     feed,
     fit,
     fit_batches,
+    launch,
     table_rows,
+    train_worker,
     training_memory,
 )
 from urlm_helpers.training import loop as training  # noqa: E402
@@ -76,6 +78,20 @@ def log(rows: int = 1500, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndar
 
 X, Y = log()
 PARTS = {"train": np.arange(1200), "valid": np.arange(1200, 1500)}
+
+
+@pytest.fixture(scope="module")
+def compiled() -> UnifiedRecommender:
+    return model()
+
+
+@pytest.fixture
+def same(compiled: UnifiedRecommender) -> UnifiedRecommender:
+    """A model as ``model()`` returns it, which keeps what was compiled for batches of
+    16 rows: most of a short test's time.
+    """
+    compiled.reset(0)
+    return compiled
 
 
 def table_model(optimizer: Any, jit: bool, rows: int = 9) -> Any:
@@ -145,7 +161,7 @@ def test_fit_takes_row_adam_for_large_tables(monkeypatch: pytest.MonkeyPatch) ->
     assert table_rows(one) == (80, 4)
     fit(one, X, Y, PARTS, batch_size=100)
     assert isinstance(one.optimizer, keras.optimizers.AdamW)
-    monkeypatch.setattr("urlm_helpers.training.ROW_WISE_FROM", 80)
+    monkeypatch.setattr(training, "ROW_WISE_FROM", 80)
     fit(one, X, Y, PARTS, batch_size=100)
     assert isinstance(one.optimizer, RowAdam)
     before = one.embedding.table.embeddings.numpy()
@@ -157,14 +173,18 @@ def test_fit_takes_row_adam_for_large_tables(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("row_wise", "saves"), [(False, 1), (True, 4)])
 def test_a_run_that_was_cut_off_goes_on_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_wise: bool, saves: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    same: UnifiedRecommender,
+    row_wise: bool,
+    saves: int,
 ) -> None:
     path = tmp_path / "run.npz"
     how: dict[str, Any] = {"batch_size": 16, "epochs": 3, "patience": 3, "seed": 5}
     how |= {"row_wise": row_wise, "checkpoint_steps": 21}
-    whole = model()
-    fit(whole, X, Y, PARTS, **how)  # 75 steps a pass, a checkpoint each 40
-    one = model()
+    fit(same, X, Y, PARTS, **how)  # 75 steps a pass, a checkpoint each 40
+    whole = same.get_weights()
+    same.reset(0)
     save, calls = checkpoints.Progress.save, []
 
     def cut(progress: checkpoints.Progress) -> None:
@@ -176,22 +196,20 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.Progress, "save", cut)
         with pytest.raises(KeyboardInterrupt):
-            fit(one, X, Y, PARTS, checkpoint=path, **how)
+            fit(same, X, Y, PARTS, checkpoint=path, **how)
     other = model(seed=7)  # draws other numbers, too
     with pytest.raises(ValueError, match="seed=5, this one has seed=6"):
         fit(other, X, Y, PARTS, checkpoint=path, **{**how, "seed": 6})
     table = fit(other, X, Y, PARTS, checkpoint=path, **how)
     assert calls == [40, 0, 40, 0][:saves] and len(table) == 3
     assert not path.exists()
-    for a, b in zip(whole.get_weights(), other.get_weights(), strict=True):
+    for a, b in zip(whole, other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_the_bar_counts_every_step_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, same: UnifiedRecommender
 ) -> None:
-    from urlm_helpers.training import loop as training
-
     ends = []
     after = training._Steps.on_train_batch_end
 
@@ -200,7 +218,7 @@ def test_the_bar_counts_every_step_once(
         ends.append(steps.bar.n)
 
     monkeypatch.setattr(training._Steps, "on_train_batch_end", watch)
-    fit(model(), X, Y, PARTS, batch_size=16, epochs=2, patience=2)
+    fit(same, X, Y, PARTS, batch_size=16, epochs=2, patience=2)
     assert ends == [20, 40, 60, 75, 95, 115, 135, 150]
 
 
@@ -246,7 +264,7 @@ def test_bad_shards_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_training_from_shards_is_training_and_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: UnifiedRecommender
 ) -> None:
     write_shards(tmp_path, X, Y, PARTS["train"], shard_rows=100)
     valid = (
@@ -254,13 +272,14 @@ def test_training_from_shards_is_training_and_resumes(
         Y[PARTS["valid"]],
     )
 
-    def run(seed: int, **how: Any) -> tuple[Any, pd.DataFrame]:
-        one = model(seed)
+    def run(seed: int, **how: Any) -> pd.DataFrame:
+        same.reset(seed)
         train = ShardBatches(tmp_path, batch_size=16, mix=4)
-        return one, fit_batches(one, train, *valid, epochs=2, patience=2, **how)
+        return fit_batches(same, train, *valid, epochs=2, patience=2, **how)
 
-    whole, table = run(0)
-    before = float(whole.loss(valid[1], model().logits(valid[0])))
+    untrained = same.logits(valid[0])
+    table = run(0)
+    whole, before = same.get_weights(), float(same.loss(valid[1], untrained))
     assert table["valid_loss"].min() < before - 0.05
     path = tmp_path / "run.npz"
     save = checkpoints.Progress.save
@@ -273,12 +292,14 @@ def test_training_from_shards_is_training_and_resumes(
         patch.setattr(checkpoints.Progress, "save", cut)
         with pytest.raises(KeyboardInterrupt):
             run(0, checkpoint=path, checkpoint_steps=40)
-    other, _ = run(1, checkpoint=path, checkpoint_steps=40)
-    for a, b in zip(whole.get_weights(), other.get_weights(), strict=True):
+    run(1, checkpoint=path, checkpoint_steps=40)
+    for a, b in zip(whole, same.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_pass_is_read_without_the_autotuner(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_is_read_without_the_autotuner(
+    monkeypatch: pytest.MonkeyPatch, same: UnifiedRecommender
+) -> None:
     read: list[Any] = []
     own = UnifiedRecommender.fit
 
@@ -287,8 +308,8 @@ def test_a_pass_is_read_without_the_autotuner(monkeypatch: pytest.MonkeyPatch) -
         return own(self, data, **how)
 
     monkeypatch.setattr(UnifiedRecommender, "fit", watched)
-    fit(model(), X, Y, PARTS, batch_size=64, epochs=2, patience=2)
-    assert len(read) == 2 and all(len(data) == 1200 // 64 for data in read)
+    fit(same, X, Y, PARTS, batch_size=16, epochs=2, patience=2)
+    assert len(read) == 2 and all(len(data) == 1200 // 16 for data in read)
     assert not any(data.options().autotune.enabled for data in read)
 
 
@@ -304,7 +325,22 @@ def test_a_feed_gives_every_batch_in_its_order() -> None:
                 np.testing.assert_array_equal(inputs[name], array)
 
 
-def test_steps_fall_along_a_cosine_or_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_trains_what_float32_does(same: UnifiedRecommender) -> None:
+    how: dict[str, Any] = {"batch_size": 16, "epochs": 2, "patience": 2}
+    plain = fit(same, X, Y, PARTS, row_wise=True, **how)["valid_loss"]
+    keras.config.set_dtype_policy("mixed_float16")  # as on a GPU
+    try:
+        one = model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert one.sharing.compute_dtype == "float16"
+    half = fit(one, X, Y, PARTS, row_wise=True, **how)["valid_loss"]
+    np.testing.assert_allclose(half, plain, atol=0.01)
+
+
+def test_steps_fall_along_a_cosine_or_stay(
+    monkeypatch: pytest.MonkeyPatch, same: UnifiedRecommender
+) -> None:
     seen: list[float] = []
     before = training._Steps.on_train_batch_end
 
@@ -313,9 +349,9 @@ def test_steps_fall_along_a_cosine_or_stay(monkeypatch: pytest.MonkeyPatch) -> N
         before(self, batch, logs)
 
     monkeypatch.setattr(training._Steps, "on_train_batch_end", watch)
-    fit(model(), X, Y, PARTS, batch_size=16, learning_rate=0.01)
+    fit(same, X, Y, PARTS, batch_size=16, learning_rate=0.01)
     falling, seen[:] = list(seen), []
-    fit(model(), X, Y, PARTS, batch_size=16, learning_rate=0.01, decay=False)
+    fit(same, X, Y, PARTS, batch_size=16, learning_rate=0.01, decay=False)
     assert len(falling) == len(seen) >= 3
     np.testing.assert_allclose(seen, 0.01, rtol=1e-6)
     assert falling[0] == pytest.approx(0.01) and falling[-1] < 0.005
@@ -453,11 +489,16 @@ from test_training import PARTS, X, Y, log, model
 """
 
 
-def run(body: str, *arguments: Any) -> Any:
-    """Run a program in a process of its own; what it printed last, as JSON."""
+def program(body: str) -> list[str]:
+    """Return the command of a process of its own."""
     root = Path(__file__).parent
-    program = PROGRAM.format(path=[str(root.parent), str(root)], body=body)
-    command = [sys.executable, "-c", program, *map(str, arguments)]
+    text = PROGRAM.format(path=[str(root.parent), str(root)], body=body)
+    return [sys.executable, "-c", text]
+
+
+def run(body: str) -> Any:
+    """Run a program; what it printed last, as JSON."""
+    command = program(body)
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -491,39 +532,30 @@ def test_two_mirrored_devices_train_what_one_does() -> None:
 
 WORKER = """
 from urlm_helpers.training import train_worker
-out, checkpoint, dies = sys.argv[1:]
-if dies == "yes":  # the second worker, once, in step 25
-    from urlm_helpers.training import workers
-    class Dying(workers.Batches):
-        def __getitem__(self, batch):
-            worker = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-            if batch == 25 and worker == 1 and not os.path.exists(out + ".died"):
-                open(out + ".died", "w").close()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().__getitem__(batch)
-    workers.Batches = Dying
+from urlm_helpers.training import workers
+out, checkpoint = sys.argv[1:]
+worker = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+class Dying(workers.Batches):  # the second worker, once, in step 25
+    def __getitem__(self, batch):
+        if batch == 25 and worker == 1 and not os.path.exists(out + ".died"):
+            open(out + ".died", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(batch)
+workers.Batches = Dying
 one, losses = train_worker(model, X, Y, PARTS["train"], steps=35, batch_size=32,
-    checkpoint=None if checkpoint == "none" else checkpoint, checkpoint_steps=10)
-config = json.loads(os.environ.get("TF_CONFIG", "{}"))
-index = config.get("task", {}).get("index", 0)
+    checkpoint=checkpoint, checkpoint_steps=10)
 total = float(sum(np.abs(w).sum() for w in one.get_weights()))
-json.dump([losses.tolist(), total], open(f"{out}.{index}", "w"))
-print("0")
+json.dump([losses.tolist(), total], open(f"{out}.{worker}", "w"))
 """
 
 
 def test_two_workers_train_what_one_does_and_survive_a_death(tmp_path: Path) -> None:
-    from urlm_helpers.training import launch
-
-    run(WORKER, tmp_path / "alone", "none", "no")
-    root = Path(__file__).parent
-    program = PROGRAM.format(path=[str(root.parent), str(root)], body=WORKER)
-    command = [sys.executable, "-c", program]
-    checkpoint = tmp_path / "run.npz"
-    command += [str(tmp_path / "pair"), str(checkpoint), "yes"]
+    one, alone = train_worker(model, X, Y, PARTS["train"], steps=35, batch_size=32)
+    total = float(sum(np.abs(w).sum() for w in one.get_weights()))
+    command, checkpoint = program(WORKER), tmp_path / "run.npz"
+    command += [str(tmp_path / "pair"), str(checkpoint)]
     assert launch(command, workers=2) == 1
     assert (tmp_path / "pair.died").exists()
-    alone, total = json.loads((tmp_path / "alone.0").read_text())
     first, second = (json.loads((tmp_path / f"pair.{i}").read_text()) for i in (0, 1))
     assert first == second and len(first[0]) == 35
     np.testing.assert_allclose(first[0], alone, rtol=1e-4)
@@ -533,7 +565,5 @@ def test_two_workers_train_what_one_does_and_survive_a_death(tmp_path: Path) -> 
 
 
 def test_a_program_that_always_fails_is_given_up() -> None:
-    from urlm_helpers.training import launch
-
     with pytest.raises(RuntimeError, match="in each of 2 starts"):
         launch([sys.executable, "-c", "raise SystemExit(3)"], restarts=1)

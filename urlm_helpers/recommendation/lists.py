@@ -9,6 +9,9 @@ import pandas as pd
 from urlm_helpers.preprocessing.encode import Encoder
 from urlm_helpers.preprocessing.lookback import LookBack
 
+CHUNK = 200_000
+"""Candidates that are encoded at a time, which bounds the memory."""
+
 
 class Scores(Protocol):
     """Anything that gives one probability per row and task."""
@@ -57,24 +60,23 @@ def candidates(
         raise ValueError(
             f"scenario {scenario!r} is not one of {list(schema.scenarios)}"
         )
-    wanted = set(schema.context_categorical + schema.context_numeric)
-    if set(context) != wanted:
+    wanted = sorted(schema.context_categorical + schema.context_numeric)
+    if sorted(context) != wanted:
         raise ValueError(
-            f"the context must give exactly {sorted(wanted)}, got {sorted(context)}"
+            f"the context must give exactly {wanted}, got {sorted(context)}"
         )
-    user_ids = pd.Index(users)
-    item_ids = pd.Index(dataset.items["item"] if items is None else items)
-    for kind, ids, table in (
-        ("user", user_ids, dataset.users),
-        ("item", item_ids, dataset.items),
-    ):
-        unknown = ids[~ids.isin(table[kind])]
+    ids = {
+        "user": pd.Index(users),
+        "item": pd.Index(dataset.items["item"] if items is None else items),
+    }
+    for kind, asked in ids.items():
+        unknown = asked[~asked.isin(getattr(dataset, f"{kind}s")[kind])]
         if len(unknown):
             raise ValueError(
                 f"{len(unknown)} {kind}(s) are not in the {kind}s table, such as "
                 f"{unknown[0]!r}"
             )
-    pairs = pd.MultiIndex.from_product([user_ids, item_ids], names=["user", "item"])
+    pairs = pd.MultiIndex.from_product(list(ids.values()), names=list(ids))
     return pairs.to_frame(index=False).assign(
         scenario=scenario, time=pd.Timestamp(time), **context
     )
@@ -88,7 +90,6 @@ def recommend(
     k: int = 10,
     task: str | None = None,
     keep_consumed: bool | None = None,
-    chunk: int = 200_000,
 ) -> pd.DataFrame:
     """Return the k most probable items of each user in each scenario.
 
@@ -108,8 +109,6 @@ def recommend(
         Whether items that the user has consumed before may be shown; by default as
         the domain asks (``schema.consumed_again``): groceries are bought again, books
         are not.
-    chunk : int
-        Candidates encoded at a time, which bounds the memory.
 
     Returns
     -------
@@ -138,20 +137,16 @@ def recommend(
         rows = rows[consumed == 0].reset_index(drop=True)
         consumed = consumed[consumed == 0]
     parts = [
-        model.probabilities(encoder.transform(rows.iloc[start : start + chunk]))
-        for start in range(0, len(rows), chunk)
+        model.probabilities(encoder.transform(rows.iloc[at : at + CHUNK]))
+        for at in range(0, len(rows), CHUNK)
     ]
-    shape = (0, len(schema.tasks))
-    p = np.concatenate(parts) if parts else np.zeros(shape)
-    table = rows[["user", "scenario", "time", "item"]].assign(
-        **{f"p_{name}": p[:, t] for t, name in enumerate(schema.tasks)},
-        consumed=consumed,
-    )
-    order = np.argsort(-table[f"p_{task}"].to_numpy(), kind="stable")
-    table = table.iloc[order]
+    p = np.concatenate(parts) if parts else np.zeros((0, len(schema.tasks)))
     request = ["user", "scenario", "time"]
-    rank = table.groupby(request).cumcount() + 1
-    table.insert(3, "rank", rank)
+    table = rows[[*request, "item"]].copy()
+    table[[f"p_{name}" for name in schema.tasks]] = p
+    table["consumed"] = consumed
+    table = table.iloc[np.argsort(-p[:, schema.tasks.index(task)], kind="stable")]
+    table.insert(3, "rank", table.groupby(request).cumcount() + 1)
     table = table[table["rank"] <= k].sort_values([*request, "rank"])
     if schema.item_name is not None:
         names = encoder.dataset.items.set_index("item")[schema.item_name]

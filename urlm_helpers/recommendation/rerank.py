@@ -274,7 +274,6 @@ def _fill(
         raise ValueError(f"a candidate is pinned to two places: {fixed}")
     for item in chosen:
         add(item)
-    free = []
     while len(chosen) < min(k, n):
         value = np.array(gain(chosen))
         for rule in rules:
@@ -290,9 +289,8 @@ def _fill(
         if value[item] == -np.inf:
             break
         chosen.append(item)
-        free.append(item)
         add(item)
-    rest = iter(free)
+    rest = iter(chosen[len(fixed) :])
     order = [fixed[place] if place in fixed else next(rest, None) for place in range(k)]
     return np.array([item for item in order if item is not None], dtype=np.int64)
 

@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+LINKS = 16
+"""Neighbors of each vector in the graph of ``"hnsw"``."""
+
 
 class VectorIndex:
     """The items' vectors, made ready for "which k have the largest inner product?".
 
-    ``"exact"`` compares with every vector. ``"hnsw"`` walks a graph of neighbors [1]_,
-    ``"ivf"`` looks into the nearest of many cells; both may miss some, and `effort`
-    says how much they look at. For these two, each vector gets one more number that
-    makes all equally long, and each query a 0 [2]_: the products stay what they were,
-    and the largest is now the nearest, which is what graphs and cells can find.
+    ``"exact"`` compares with every vector. ``"hnsw"`` walks a graph of neighbors [1]_;
+    it may miss some, and `effort` says how much it looks at. For the graph, each vector
+    gets one more number that makes all equally long, and each query a 0 [2]_: the
+    products stay what they were, and the largest is now the nearest, which is what a
+    walk from neighbor to neighbor can find.
 
     Parameters
     ----------
@@ -30,13 +33,7 @@ class VectorIndex:
     ids : array of int, shape (items,)
         What to call the items; each once.
     kind : str
-        ``"exact"``, ``"hnsw"`` or ``"ivf"``.
-    links : int
-        Neighbors of each vector in the graph of ``"hnsw"``.
-    build_effort : int
-        How much ``"hnsw"`` looks at for each vector that it adds.
-    cells : int, optional
-        Of ``"ivf"``; by default four times the root of the number of items.
+        ``"exact"`` or ``"hnsw"``.
 
     Raises
     ------
@@ -62,16 +59,7 @@ class VectorIndex:
     ([[20, 30]], [[2.0, 1.0]])
     """
 
-    def __init__(
-        self,
-        vectors: ArrayLike,
-        ids: ArrayLike,
-        kind: str = "exact",
-        *,
-        links: int = 16,
-        build_effort: int = 40,
-        cells: int | None = None,
-    ) -> None:
+    def __init__(self, vectors: ArrayLike, ids: ArrayLike, kind: str = "exact") -> None:
         faiss, matrix, names = _faiss(), _matrix(vectors, "vectors"), np.asarray(ids)
         items, dim = matrix.shape
         integer = np.issubdtype(names.dtype, np.integer)
@@ -80,25 +68,16 @@ class VectorIndex:
                 f"{items} vectors need as many different whole numbers as ids, got "
                 f"shape {names.shape} of {names.dtype}"
             )
-        metric = faiss.METRIC_INNER_PRODUCT
         self.kind, self.ids = kind, names.astype(np.int64)
-        if kind in ("hnsw", "ivf"):
-            square = np.einsum("nd,nd->n", matrix, matrix)
-            matrix = np.column_stack([matrix, np.sqrt(square.max() - square)])
-            dim += 1
         if kind == "exact":
             self.index = faiss.IndexFlatIP(dim)
         elif kind == "hnsw":
-            self.index = faiss.IndexHNSWFlat(dim, links, metric)
-            self.index.hnsw.efConstruction = build_effort
-        elif kind == "ivf":
-            cells = min(items, int(4 * items**0.5)) if cells is None else cells
-            self.coarse = faiss.IndexFlatIP(dim)  # faiss does not keep it alive
-            self.index = faiss.IndexIVFFlat(self.coarse, dim, cells, metric)
-            self.index.cp.min_points_per_centroid = 1  # no warning about few vectors
-            self.index.train(matrix)
+            square = np.einsum("nd,nd->n", matrix, matrix)
+            matrix = np.column_stack([matrix, np.sqrt(square.max() - square)])
+            metric = faiss.METRIC_INNER_PRODUCT
+            self.index = faiss.IndexHNSWFlat(dim + 1, LINKS, metric)
         else:
-            raise ValueError(f"kind must be 'exact', 'hnsw' or 'ivf', got {kind!r}")
+            raise ValueError(f"kind must be 'exact' or 'hnsw', got {kind!r}")
         self.index.add(matrix)
 
     def search(
@@ -112,8 +91,8 @@ class VectorIndex:
         k : int
             From 1 to the number of items.
         effort : int, optional
-            Candidates that ``"hnsw"`` keeps on its walk (efSearch; by default, and at
-            least, ``k``), or cells that ``"ivf"`` looks into (nprobe; 8 by default).
+            Candidates that ``"hnsw"`` keeps on its walk (efSearch); by default, and at
+            least, ``k``.
 
         Returns
         -------
@@ -127,24 +106,21 @@ class VectorIndex:
             Wrong shape, ``k`` out of range, an effort below 1 or on an exact index.
         """
         matrix = _matrix(queries, "queries")
-        added = self.kind != "exact"
+        added = int(self.kind == "hnsw")
         dim = self.index.d - added
         if matrix.shape[1] != dim or not 1 <= k <= len(self.ids):
             raise ValueError(
                 f"the index has {len(self.ids)} vectors of length {dim}, got "
                 f"queries of shape {matrix.shape} and k={k}"
             )
-        if effort is not None and (effort < 1 or self.kind == "exact"):
+        if effort is not None and (effort < 1 or not added):
             raise ValueError(
                 f"effort is a number from 1 on, of approximate searches alone, got "
                 f"{effort} for {self.kind!r}"
             )
-        if self.kind == "hnsw":
+        if added:
             self.index.hnsw.efSearch = max(effort or k, k)
-        elif self.kind == "ivf":
-            self.index.nprobe = effort or 8
-        matrix = np.pad(matrix, ((0, 0), (0, int(added))))
-        scores, at = self.index.search(matrix, k)
+        scores, at = self.index.search(np.pad(matrix, ((0, 0), (0, added))), k)
         return np.where(at >= 0, self.ids[at], -1), scores
 
     def save(self, path: str | Path) -> None:
@@ -238,12 +214,10 @@ def latencies(
     >>> seconds.shape, bool((seconds > 0).all())
     ((3,), True)
     """
-    matrix = _matrix(queries, "queries")
-    for row in range(min(warm_up, len(matrix))):
-        search(matrix[row : row + 1])
-    seconds = np.empty(len(matrix))
-    for row in range(len(matrix)):
+    each = [row[None] for row in _matrix(queries, "queries")]
+    seconds = []
+    for query in [*each[:warm_up], *each]:
         start = time.perf_counter()
-        search(matrix[row : row + 1])
-        seconds[row] = time.perf_counter() - start
-    return seconds
+        search(query)
+        seconds.append(time.perf_counter() - start)
+    return np.array(seconds[-len(each) :])

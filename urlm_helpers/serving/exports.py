@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,18 +95,14 @@ class LiteScores:
     ----------
     path : path
         ``Exported.files["float32"]``, ``["int8"]`` or ``["int8_all"]``.
-    threads : int
-        Threads of the interpreter.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1) -> None:
+    def __init__(self, path: str | Path) -> None:
         import tensorflow as tf
 
         content = Path(path).read_bytes()  # its own error names a missing file
         with _quiet():  # the class is to move, see above
-            interpreter = tf.lite.Interpreter(
-                model_content=content, num_threads=threads
-            )
+            interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
             self._run = interpreter.get_signature_runner("serving_default")
             details = self._run.get_input_details()
             self._dtypes = {name: d["dtype"] for name, d in details.items()}
@@ -116,13 +112,10 @@ class LiteScores:
 
     def probabilities(self, x: Mapping[str, Any]) -> np.ndarray:
         """Return the probability of each task, ``(rows, tasks)`` float32."""
-        rows = len(x["scenario"])
+        x = {name: np.asarray(x[name], dtype) for name, dtype in self._dtypes.items()}
         parts = []
-        for start in range(0, rows, ROWS_AT_ONCE):
-            at = slice(start, start + ROWS_AT_ONCE)
-            batch = {
-                n: np.asarray(x[n][at], dtype) for n, dtype in self._dtypes.items()
-            }
+        for at in range(0, len(x["scenario"]), ROWS_AT_ONCE):
+            batch = {name: array[at : at + ROWS_AT_ONCE] for name, array in x.items()}
             with self._lock:
                 parts.append(self._run(**batch)[OUTPUT].copy())
         # a grid of 8 bits may end a little outside
@@ -193,10 +186,9 @@ def export(
     with _quiet(), tempfile.TemporaryDirectory() as frozen:
         _save(model, files["saved_model"], frozen=False)
         _save(model, Path(frozen), frozen=True)
-        for name, samples in {"float32": None, "int8": None, "int8_all": x}.items():
+        for name in ("float32", "int8", "int8_all"):
             files[name] = folder / f"{name}.tflite"
-            content = _convert(frozen, name != "float32", samples)
-            files[name].write_bytes(content)
+            files[name].write_bytes(_convert(frozen, name, x))
     expected = model.probabilities(x)
     difference = {}
     for name, path in files.items():
@@ -223,10 +215,11 @@ def _check_rows(model: UnifiedRecommender, x: Mapping[str, np.ndarray]) -> None:
     if rows == 0:
         raise ExportError("x has no rows: scores can be compared on rows only")
     for name, like in example.items():
-        if x[name].shape != (rows, *like.shape[1:]):
+        shape = (rows, *like.shape[1:])
+        if x[name].shape != shape:
             raise ExportError(
-                f"x[{name!r}] must have the shape {(rows, *like.shape[1:])}, got "
-                f"{x[name].shape}: encode the rows with the encoder of this model"
+                f"x[{name!r}] must have the shape {shape}, got {x[name].shape}: encode "
+                "the rows with the encoder of this model"
             )
 
 
@@ -270,17 +263,20 @@ def _save(model: UnifiedRecommender, folder: Path, *, frozen: bool) -> None:
     tf.saved_model.save(server, str(folder), signatures=server.serve)
 
 
-def _convert(
-    folder: str, quantized: bool, samples: Mapping[str, np.ndarray] | None
-) -> bytes:
-    """Convert a frozen SavedModel to LiteRT; to 8 bits throughout with `samples`."""
+def _convert(folder: str, name: str, x: Mapping[str, np.ndarray]) -> bytes:
+    """Convert a frozen SavedModel to one of the LiteRT files."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    if quantized:
+    if name != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if samples is not None:
-        converter.representative_dataset = _batches(samples)
+    if name == "int8_all":  # small batches, spread over all rows
+        count, size = CALIBRATION
+        rows = np.linspace(0, len(x["scenario"]) - 1, count * size).astype(int)
+        converter.representative_dataset = lambda: (
+            {name: array[at] for name, array in x.items()}
+            for at in rows.reshape(count, size)
+        )
     try:
         content: bytes = converter.convert()
     except Exception as error:
@@ -289,20 +285,6 @@ def _convert(
             f"SavedModel, or another encoder or sharing. The converter says: {error}"
         ) from error
     return content
-
-
-def _batches(
-    x: Mapping[str, np.ndarray],
-) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
-    """Return a generator of small batches, spread over all rows."""
-    count, size = CALIBRATION
-    rows = np.linspace(0, len(x["scenario"]) - 1, count * size).astype(int)
-
-    def batches() -> Iterator[dict[str, np.ndarray]]:
-        for at in rows.reshape(count, size):
-            yield {name: array[at] for name, array in x.items()}
-
-    return batches
 
 
 @contextlib.contextmanager

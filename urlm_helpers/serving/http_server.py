@@ -11,17 +11,21 @@ import socketserver
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from operator import methodcaller
+from typing import Any
 from urllib.parse import urlsplit
 
-ROUTES = {"/health": "GET", "/score": "POST", "/recommend": "POST"}
 log = logging.getLogger(__name__)
+
+Routes = Mapping[str, tuple[str, Callable[..., dict[str, Any]]]]
+"""From a path to its method and to what answers: to a GET as it is, to a POST from the
+request's JSON. It may raise `Refused`."""
 
 
 class Refused(ValueError):
-    """A request that gets no scores: an HTTP status, and what would be right."""
+    """A request that gets no scores: what would be right, and an HTTP status."""
 
-    def __init__(self, status: int, message: str, **headers: str) -> None:
+    def __init__(self, message: str, status: int = 400, **headers: str) -> None:
         super().__init__(message)
         self.status = status
         self.headers = {name.replace("_", "-"): v for name, v in headers.items()}
@@ -33,22 +37,10 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-class Routes(Protocol):
-    """What answers requests whose body is JSON; raises `Refused`."""
-
-    host: str
-    port: int
-    max_bytes: int
-    max_waiting: int
-
-    def health(self) -> dict[str, Any]:
-        """Answer ``GET /health``."""
-
-    def score(self, request: Any) -> dict[str, Any]:
-        """Answer ``POST /score``."""
-
-    def recommend(self, request: Any) -> dict[str, Any]:
-        """Answer ``POST /recommend``."""
+def check(fits: bool, name: str, wanted: str, got: Any) -> None:
+    """Refuse what does not fit, and say what would."""
+    if not fits:
+        raise Refused(f"{name} must be {wanted}, got {show(got)}")
 
 
 class Server(ThreadingHTTPServer):
@@ -56,23 +48,30 @@ class Server(ThreadingHTTPServer):
 
     Parameters
     ----------
-    service : Routes
-        What to ask, and within which limits.
+    address : tuple of str and int
+        Where to listen.
+    routes : Routes
+        What to answer.
+    max_bytes, max_waiting : int
+        Largest body of a request, most requests in work.
     """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, service: Routes) -> None:
-        self.service = service
-        self.slots = threading.BoundedSemaphore(service.max_waiting)
+    def __init__(
+        self, address: tuple[str, int], routes: Routes, max_bytes: int, max_waiting: int
+    ) -> None:
+        self.routes, self.max_bytes, self.max_waiting = routes, max_bytes, max_waiting
+        self.slots = threading.BoundedSemaphore(max_waiting)
         self.stopping = False
-        super().__init__((service.host, service.port), Handler)
+        super().__init__(address, Handler)
 
     def server_bind(self) -> None:
         """Bind without asking a name server for the name of this machine."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.service.host, self.server_address[1]
+        self.server_name = str(self.server_address[0])
+        self.server_port = self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note that a client went away; no traceback on stderr."""
@@ -92,7 +91,8 @@ class Handler(BaseHTTPRequestHandler):
         headers: Mapping[str, str] = {}
         try:
             status, answer = 200, self._work()
-            body = json.dumps(answer, default=_plain, allow_nan=False)
+            plain = methodcaller("item")  # NumPy's numbers as Python's
+            body = json.dumps(answer, default=plain, allow_nan=False)
         except Refused as refused:
             status, headers = refused.status, refused.headers
             body = json.dumps({"error": str(refused)})
@@ -108,29 +108,29 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _do
 
     def _work(self) -> dict[str, Any]:
-        service, path = self.server.service, urlsplit(self.path).path
-        if self.server.stopping:
+        server, path = self.server, urlsplit(self.path).path
+        if server.stopping:
             self.close_connection = True
-            raise Refused(503, "the service is stopping")
-        body = self._body(service.max_bytes)
-        if path not in ROUTES:
-            raise Refused(404, f"no {path} here: there are {', '.join(ROUTES)}")
-        if self.command != ROUTES[path]:
-            message = f"{path} wants {ROUTES[path]}, got {self.command}"
-            raise Refused(405, message, Allow=ROUTES[path])
-        if path == "/health":
-            return service.health()
+            raise Refused("the service is stopping", 503)
+        body = self._body(server.max_bytes)
+        if path not in server.routes:
+            raise Refused(f"no {path} here: there are {', '.join(server.routes)}", 404)
+        method, answer = server.routes[path]
+        if self.command != method:
+            message = f"{path} wants {method}, got {self.command}"
+            raise Refused(message, 405, Allow=method)
+        if method == "GET":
+            return answer()
         if body is None:
-            raise Refused(411, "a POST needs the header Content-Length and a body")
+            raise Refused("a POST needs the header Content-Length and a body", 411)
         request = _parse(body)
-        if not self.server.slots.acquire(blocking=False):
-            message = f"{service.max_waiting} requests are in work: come again later"
-            raise Refused(503, message, Retry_After="1")
+        if not server.slots.acquire(blocking=False):
+            message = f"{server.max_waiting} requests are in work: come again later"
+            raise Refused(message, 503, Retry_After="1")
         try:
-            do: Callable[[Any], dict[str, Any]] = getattr(service, path[1:])
-            return do(request)
+            return answer(request)
         finally:
-            self.server.slots.release()
+            server.slots.release()
 
     def _body(self, limit: int) -> bytes | None:
         """Read the body; None without one."""
@@ -141,25 +141,26 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if not (length.isascii() and length.isdigit() and len(length) < 19):
             self.close_connection = True
-            raise Refused(400, f"Content-Length must be a number, got {show(length)}")
+            raise Refused(f"Content-Length must be a number, got {show(length)}")
         if int(length) > limit:
             self.close_connection = True
             self.rfile.read(min(int(length), 16 * limit))  # else it sees no answer
-            raise Refused(413, f"a body may have {limit:,} bytes, got {int(length):,}")
+            raise Refused(f"a body may have {limit:,} bytes, got {int(length):,}", 413)
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             self.close_connection = True
-            raise Refused(400, f"{length} bytes were announced, {len(body)} came")
+            raise Refused(f"{length} bytes were announced, {len(body)} came")
         return body
 
     def _send(self, status: int, body: str, headers: Mapping[str, str]) -> None:
         content = body.encode()
         self.send_response(status)
-        standard = {"Content-Type": "application/json", "Content-Length": len(content)}
+        standard = {"Content-Type": "application/json"}
+        standard["Content-Length"] = str(len(content))
         if self.close_connection:
             standard["Connection"] = "close"
         for name, value in {**standard, **headers}.items():
-            self.send_header(name, str(value))
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -187,10 +188,5 @@ def _parse(body: bytes) -> Any:
         json.dumps(request, ensure_ascii=False).encode("utf-8")  # half characters
     except (ValueError, RecursionError) as error:
         text = "too deeply nested" if isinstance(error, RecursionError) else error
-        raise Refused(400, f"the body must be JSON in UTF-8: {text}") from None
+        raise Refused(f"the body must be JSON in UTF-8: {text}") from None
     return request
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy's numbers into Python's for JSON."""
-    return value.item()

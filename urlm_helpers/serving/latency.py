@@ -2,14 +2,17 @@
 
 import http.client
 import json
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+
+TIMEOUT = 30.0
+"""Seconds after which an answer counts as an error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,6 @@ def measure_latency(
     *,
     clients: int = 2,
     requests: int = 200,
-    timeout: float = 30.0,
 ) -> Latency:
     """Put a bounded load on a service and time every answer.
 
@@ -75,8 +77,6 @@ def measure_latency(
         Bodies, sent in turn.
     clients, requests : int
         Connections at once, and requests of all together.
-    timeout : float
-        Seconds after which an answer counts as an error.
 
     Returns
     -------
@@ -103,8 +103,7 @@ def measure_latency(
     errors: list[str] = []
 
     def client(own: range) -> None:
-        address = (parts.hostname or "", parts.port)
-        connection = http.client.HTTPConnection(*address, timeout=timeout)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
         for number in own:
             start = time.perf_counter()
             try:
@@ -122,11 +121,8 @@ def measure_latency(
         connection.close()
 
     shares = [range(first, requests, clients) for first in range(clients)]
-    threads = [threading.Thread(target=client, args=(share,)) for share in shares]
     begin = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(client, shares))
     seconds = time.perf_counter() - begin
     return Latency(np.sort(took), len(errors), seconds, errors[0] if errors else "")

@@ -17,7 +17,7 @@ import pandas as pd
 
 from urlm_helpers.preprocessing.encode import Encoder
 from urlm_helpers.recommendation.lists import Scores, recommend
-from urlm_helpers.serving.http_server import Refused, Server, show
+from urlm_helpers.serving.http_server import Refused, Routes, Server, check, show
 
 YEARS = (1700, 2200)
 """First and last year of a request; pandas counts nanoseconds in 64 bits."""
@@ -51,7 +51,7 @@ class Service:
 
     Examples
     --------
-    >>> from urlm_helpers.data.schema import Schema, from_frames
+    >>> from urlm_helpers.data import Schema, from_frames
     >>> data = from_frames(
     ...     pd.DataFrame({"user": [7, 7], "item": ["a", "b"], "scenario": "shop",
     ...                   "time": "2026-01-01", "click": [1, 0]}),
@@ -121,11 +121,9 @@ class Service:
         """Score some items for a user; raises `Refused`."""
         row = self._common(request, "items")
         items = request["items"]
-        if not isinstance(items, list) or not 1 <= len(items) <= self.max_items:
-            got = f"{len(items)}" if isinstance(items, list) else show(items)
-            raise Refused(
-                400, f"items must be a list of 1 to {self.max_items} ids, got {got}"
-            )
+        got = len(items) if isinstance(items, list) else items
+        fits = isinstance(items, list) and 1 <= len(items) <= self.max_items
+        check(fits, "items", f"a list of 1 to {self.max_items} ids", got)
         for item in items:
             self._check_kind("item", item)
         rows = pd.DataFrame({"item": items}).assign(**row)
@@ -142,10 +140,8 @@ class Service:
         """Rank the catalog for a user by the first task; raises `Refused`."""
         row = self._common(request, "k")
         k = request["k"]
-        if type(k) is not int or not 1 <= k <= self.max_k:
-            raise Refused(
-                400, f"k must be an integer from 1 to {self.max_k}, got {show(k)}"
-            )
+        fits = type(k) is int and 1 <= k <= self.max_k
+        check(fits, "k", f"an integer from 1 to {self.max_k}", k)
         rows = pd.DataFrame({"item": self._known["item"]}).assign(**row)
         table = recommend(self, self.encoder, rows, k=k)
         shown = ["rank", "item", *(["name"] if "name" in table else [])]
@@ -173,57 +169,46 @@ class Service:
         schema = self.encoder.schema
         columns = schema.context_categorical + schema.context_numeric
         needed = ["user", "scenario", own, *(["context"] if columns else [])]
-        if not isinstance(request, dict):
-            raise Refused(
-                400,
-                f"the body must be a JSON object with {needed}, got {show(request)}",
-            )
+        wanted = f"a JSON object with {needed}"
+        check(isinstance(request, dict), "the body", wanted, request)
         if missing := [name for name in needed if name not in request]:
-            raise Refused(400, f"missing {missing}: a request needs {needed}")
+            raise Refused(f"missing {missing}: a request needs {needed}")
         if unknown := sorted(set(request) - {*needed, "time"}):
-            raise Refused(400, f"unknown fields {unknown}: known are {needed}, 'time'")
-        self._check_kind("user", request["user"])
-        if request["scenario"] not in list(schema.scenarios):
-            raise Refused(
-                400,
-                f"scenario must be one of {list(schema.scenarios)}, got "
-                f"{show(request['scenario'])}",
-            )
+            raise Refused(f"unknown fields {unknown}: known are {needed}, 'time'")
+        user, scenario = request["user"], request["scenario"]
+        self._check_kind("user", user)
+        scenarios = list(schema.scenarios)
+        check(scenario in scenarios, "scenario", f"one of {scenarios}", scenario)
         context = request.get("context", {})
-        if not isinstance(context, dict) or set(context) != set(columns):
-            raise Refused(
-                400,
-                f"context must be an object with exactly {list(columns)}, got "
-                f"{show(context)}",
-            )
+        fits = isinstance(context, dict) and set(context) == set(columns)
+        check(fits, "context", f"an object with exactly {list(columns)}", context)
         for column in schema.context_categorical:
             self._check_kind(column, context[column])
         for column in schema.context_numeric:
-            if type(context[column]) not in (int, float) or not _is_double(
-                context[column]
-            ):
-                raise Refused(
-                    400, f"{column} must be a number, got {show(context[column])}"
-                )
+            value = context[column]
+            check(_is_double(value), column, "a number", value)
         when = _moment(request.get("time"))
-        ids = {"user": request["user"], "scenario": request["scenario"]}
-        return {**ids, "time": when, **context}
+        return {"user": user, "scenario": scenario, "time": when, **context}
 
     def _check_kind(self, name: str, value: Any) -> None:
         """Refuse an id or a category of another type than the tables have."""
         kinds = self._kinds[name]
         fits = type(value).__name__ in kinds
         if not fits or (isinstance(value, int) and not -(2**63) <= value < 2**63):
-            raise Refused(
-                400,
-                f"{name} must be of type {' or '.join(kinds)}, as in the tables, got "
-                f"{show(value)} ({type(value).__name__})",
-            )
+            wanted = f"of type {' or '.join(kinds)}, as in the tables"
+            got = f"{show(value)} ({type(value).__name__})"
+            raise Refused(f"{name} must be {wanted}, got {got}")
 
     # --- starting and stopping --------------------------------------------------------
 
     def __enter__(self) -> Service:
-        self._server = Server(self)
+        routes: Routes = {
+            "/health": ("GET", self.health),
+            "/score": ("POST", self.score),
+            "/recommend": ("POST", self.recommend),
+        }
+        address = (self.host, self.port)
+        self._server = Server(address, routes, self.max_bytes, self.max_waiting)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
         )
@@ -243,13 +228,13 @@ class Service:
         """Where the running service listens, such as ``http://127.0.0.1:40123``."""
         if self._server is None:
             raise RuntimeError("the service does not run: use it in a with statement")
-        return f"http://{self.host}:{self._server.server_address[1]}"
+        return f"http://{self.host}:{self._server.server_port}"
 
 
-def _is_double(value: float) -> bool:
-    """Tell whether a number of JSON, which has no limit, is a finite double."""
+def _is_double(value: Any) -> bool:
+    """Tell whether a value of JSON, whose numbers have no limit, is a finite double."""
     try:
-        return math.isfinite(float(value))
+        return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:
         return False
 
@@ -261,11 +246,8 @@ def _moment(value: Any) -> pd.Timestamp:
         if not YEARS[0] <= when.year <= YEARS[1]:
             raise ValueError
     except (TypeError, ValueError):
-        raise Refused(
-            400,
-            f"time must be ISO 8601 such as '2026-01-31T18:00:00', from {YEARS[0]} to "
-            f"{YEARS[1]}, got {show(value)}",
-        ) from None
+        wanted = "ISO 8601 such as '2026-01-31T18:00:00', from {} to {}".format(*YEARS)
+        raise Refused(f"time must be {wanted}, got {show(value)}") from None
     if when.tzinfo is not None:
         when = when.astimezone(UTC).replace(tzinfo=None)
     return pd.Timestamp(when)

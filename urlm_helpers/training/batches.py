@@ -1,5 +1,6 @@
 """Data larger than memory: Parquet shards, read ahead and shuffled as they pass."""
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +66,12 @@ class Batches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Shuffle the row numbers."""
         self._rng.shuffle(self.rows)
+
+    def order(self) -> list[int]:
+        """Draw the order of a pass's batches as Keras's ``fit`` does, from Python."""
+        order = list(range(len(self)))
+        random.shuffle(order)
+        return order
 
 
 class _Part(keras.utils.PyDataset):
@@ -155,6 +162,7 @@ class ShardBatches(keras.utils.PyDataset):
     Examples
     --------
     >>> import tempfile
+    >>> from urlm_helpers.preprocessing import write_shards
     >>> folder = tempfile.mkdtemp()
     >>> x = {"numeric": np.arange(10.0)[:, None]}
     >>> _ = write_shards(folder, x, np.zeros((10, 1)), shard_rows=3)
@@ -193,6 +201,10 @@ class ShardBatches(keras.utils.PyDataset):
         rows = [self.sizes[group].sum() for group in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
         self._loaded: dict[int, Future[dict[str, np.ndarray]]] = {}
+
+    def order(self) -> list[int]:
+        """Return the batches as they stand: out of turn, a group would be read anew."""
+        return list(range(len(self)))
 
     def _load(self, group: int) -> dict[str, np.ndarray]:
         shards = [read_shard(self.paths[shard]) for shard in self._groups[group]]

@@ -9,6 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+PLAIN = ("epoch", "step", "order", "log")
+"""What of a run is kept as it is."""
+
 
 class Progress:
     """Where a run stands, and the file that remembers it.
@@ -47,9 +50,7 @@ class Progress:
         """Write everything that the rest of the run depends on, or nothing."""
         if self.path is None:
             return
-        state = {
-            k: getattr(self, k) for k in ("settings", "epoch", "step", "order", "log")
-        }
+        state = {name: getattr(self, name) for name in ("settings", *PLAIN)}
         version, internal, gauss = random.getstate()
         state["random"] = [version, list(internal), gauss]
         state["loss_sum"] = float(self.loss_sum).hex()  # every bit
@@ -89,8 +90,8 @@ class Progress:
             for i, variable in enumerate(self._variables):
                 variable.assign(file[f"v{i}"])
             self.best = [file[name] for name in file.files if name.startswith("b")]
-        self.epoch, self.step, self.log = state["epoch"], state["step"], state["log"]
-        self.order = state["order"]
+        for name in PLAIN:
+            setattr(self, name, state[name])
         version, internal, gauss = state["random"]
         random.setstate((version, tuple(internal), gauss))
         self.loss_sum = float.fromhex(state["loss_sum"])

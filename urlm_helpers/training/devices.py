@@ -12,13 +12,8 @@ import psutil
 
 GIB = 2**30
 FLOAT_BYTES = 4
-_KEEP = {
-    "ARENA_MAX": (-8, 1),
-    "MMAP_MAX": (-4, 0),
-    "TRIM": (-1, -1),
-    "PAD": (-2, 2**26),
-}
-"""Options of glibc's ``mallopt`` and their values; -1 is "never"."""
+_KEEP = {-8: 1, -4: 0, -1: -1, -2: 2**26}
+"""Options of glibc's ``mallopt``: ARENA_MAX, MMAP_MAX, TRIM (-1 is "never") and PAD."""
 
 
 def device_report() -> str:
@@ -31,16 +26,12 @@ def device_report() -> str:
     """
     backend = keras.backend.backend()
     devices = keras.distribution.list_devices()
-    kind = "GPU" if _gpus(devices) else "CPU"
+    kind = "GPU" if any(d.startswith(("gpu", "cuda")) for d in devices) else "CPU"
     return (
         f"Keras {keras.__version__} on {backend}, {len(devices)} {kind} "
         f"device{'s' * (len(devices) > 1)} ({', '.join(devices)}), "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-
-
-def _gpus(devices: list[str]) -> list[str]:
-    return [d for d in devices if "gpu" in d.lower() or "cuda" in d.lower()]
 
 
 @dataclass(frozen=True)
@@ -134,6 +125,17 @@ def choose_devices(devices: list[str] | None = None) -> Choice:
     return Choice(tuple(chosen), precision, not several, strategy, why)
 
 
+def compiling(steps: int, several: bool = False) -> dict[str, Any]:
+    """Return what ``compile`` needs for so many steps a call, joined by XLA.
+
+    PyTorch has neither; on several devices XLA can't compile a step, which waits for
+    the others.
+    """
+    if keras.backend.backend() == "torch":
+        return {"steps_per_execution": 1, "jit_compile": "auto"}
+    return {"steps_per_execution": 1 if several else steps, "jit_compile": not several}
+
+
 def keep_freed_memory() -> bool:
     """Let the process keep the memory that it frees, for the next step.
 
@@ -153,7 +155,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library
         return False
-    return all([mallopt(option, value) == 1 for option, value in _KEEP.values()])
+    return all([mallopt(option, value) == 1 for option, value in _KEEP.items()])
 
 
 def available_memory() -> int:

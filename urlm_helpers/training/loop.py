@@ -1,6 +1,5 @@
 """Training: which batches, which loss, which optimizer, and when to stop."""
 
-import random
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +17,7 @@ from urlm_helpers.training.batches import Batches, ShardBatches, feed
 from urlm_helpers.training.checkpoints import Progress
 from urlm_helpers.training.devices import (
     check_memory,
+    compiling,
     keep_freed_memory,
     training_memory,
 )
@@ -80,14 +80,9 @@ def _compile(
     # Of TensorFlow alone: a model that was made for several devices.
     strategy = getattr(model, "distribute_strategy", None)
     several = getattr(strategy, "num_replicas_in_sync", 1) > 1
-    torch = keras.backend.backend() == "torch"  # has no XLA, and one step a call
+    how = compiling(STEPS_PER_EXECUTION, several)
     with strategy.scope() if strategy and several else nullcontext():
-        model.compile(
-            optimizer=kind(weight_decay=weight_decay),
-            loss=loss,
-            steps_per_execution=1 if several or torch else STEPS_PER_EXECUTION,
-            jit_compile="auto" if torch else not several,
-        )
+        model.compile(kind(weight_decay=weight_decay), loss, **how)
 
 
 def fit(
@@ -150,7 +145,6 @@ def fit_batches(
     weights: Sequence[float] | None = None,
     loss: FunnelLoss | None = None,
     row_wise: bool | None = None,
-    save_to: str | Path | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_steps: int = 500,
     settings: Mapping[str, Any] | None = None,
@@ -188,9 +182,6 @@ def fit_batches(
         Whether a step updates only those rows of the tables that the batch holds,
         see :class:`~urlm_helpers.training.RowAdam`; by default where the tables have
         ``ROW_WISE_FROM`` rows or more, on TensorFlow.
-    save_to : path, optional
-        A ``.keras`` file, written after every pass that improves: a run that is cut
-        off leaves its best model there.
     checkpoint : path, optional
         A file that remembers where the run stands. If it is there at the start, the
         run goes on from it and ends with the same weights, bit for bit, as if it had
@@ -252,17 +243,13 @@ def fit_batches(
         while run.epoch <= epochs:
             if run.step == 0:
                 train.on_epoch_end()  # at both ends of a pass, as in Keras's own fit
-                run.order = list(range(len(train)))
-                if not isinstance(train, ShardBatches):  # those are read in their order
-                    random.shuffle(run.order)
+                run.order = train.order()
             while run.step < len(train):
                 part = run.order[run.step : run.step + stride]
                 steps.begin(run.epoch, run.step)
-                data = feed(train, part)
-                history = model.fit(
-                    data, verbose=0, callbacks=[steps], shuffle=False
-                ).history
-                run.loss_sum += history["loss"][0] * len(part)
+                how = {"verbose": 0, "callbacks": [steps], "shuffle": False}
+                (loss_of_part,) = model.fit(feed(train, part), **how).history["loss"]
+                run.loss_sum += loss_of_part * len(part)
                 run.step += len(part)
                 if run.step < len(train):
                     run.save()
@@ -274,15 +261,11 @@ def fit_batches(
                     f"learning_rate (it was {learning_rate:g})"
                 )
             improved = all(value < earlier["valid_loss"] for earlier in run.log)
-            mean = run.loss_sum / len(train)
-            run.log.append(
-                {"epoch": run.epoch, "train_loss": mean, "valid_loss": value}
-            )
+            line = {"epoch": run.epoch, "train_loss": run.loss_sum / len(train)}
+            run.log.append({**line, "valid_loss": value})
             if improved:
                 run.best = []  # makes room for the new copy
                 run.best = model.get_weights()
-                if save_to is not None:
-                    model.save(save_to)
             elif run.epoch - run.best_epoch >= patience:
                 break
             train.on_epoch_end()

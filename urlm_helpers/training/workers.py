@@ -23,19 +23,13 @@ POLL_SECONDS = 0.2
 
 
 def _free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    with contextlib.ExitStack() as stack:  # all are open at once, so all differ
+        address = ("127.0.0.1", 0)
+        servers = [stack.enter_context(socket.create_server(address)) for _ in range(n)]
+        return [server.getsockname()[1] for server in servers]
 
 
-def launch(
-    command: Sequence[str],
-    workers: int = 2,
-    restarts: int = 3,
-    on_start: Callable[[list[subprocess.Popen[bytes]]], None] | None = None,
-) -> int:
+def launch(command: Sequence[str], workers: int = 2, restarts: int = 3) -> int:
     """Run a program as so many workers on this machine until all of them end well.
 
     Each gets the address of all in the environment variable ``TF_CONFIG``. When one
@@ -50,8 +44,6 @@ def launch(
         How many.
     restarts : int
         How often to start again, at most.
-    on_start : callable, optional
-        Called with the processes after each start.
 
     Returns
     -------
@@ -77,17 +69,13 @@ def launch(
             config = {"cluster": {"worker": hosts}, "task": task}
             environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
             processes.append(subprocess.Popen(list(command), env=environment))
-        if on_start is not None:
-            on_start(processes)
         try:
             while None in (codes := [p.poll() for p in processes]) and not any(codes):
                 time.sleep(POLL_SECONDS)
         finally:
             for process in processes:
                 process.kill()
-            codes = [code if code is not None else -9 for code in codes]
-            for process in processes:
-                process.wait()
+            codes = [process.wait() for process in processes]
         if not any(codes):
             return attempt
         print(f"workers ended with {codes}; start {attempt + 1} of {restarts + 1}")
@@ -154,12 +142,11 @@ def train_worker(
 
     keep_freed_memory()
     config = json.loads(os.environ.get("TF_CONFIG", "{}"))
-    index = config.get("task", {}).get("index", 0)
-    strategy = (
-        tf.distribute.MultiWorkerMirroredStrategy()
-        if config
-        else tf.distribute.get_strategy()
-    )
+    index = config["task"]["index"] if config else 0
+    distribute = tf.distribute
+    strategy = distribute.get_strategy()
+    if config:
+        strategy = distribute.MultiWorkerMirroredStrategy()
     n = strategy.num_replicas_in_sync
     if batch_size % n:
         raise ValueError(
@@ -191,12 +178,8 @@ def train_worker(
             lambda context: tf.constant(own)
         )
 
-    settings = {
-        "seed": seed,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "rows": len(rows),
-    }
+    settings: dict[str, float] = {"seed": seed, "batch_size": batch_size}
+    settings |= {"rows": len(rows), "learning_rate": learning_rate}
     run = Progress(model, checkpoint, settings)
     batches = Batches(x, y, rows, batch_size, seed)
     run.load()
