@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -25,7 +25,7 @@ from urlm_helpers import figures  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _styled() -> Iterator[None]:
-    with plt.rc_context(figures.STYLE):
+    with plt.rc_context(cast("Any", figures.STYLE)):
         yield
     plt.close("all")
 
@@ -136,7 +136,7 @@ def test_a_good_figure_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize("where", [{}, {"rotation": 90}])
-def test_texts_that_overlap_are_found(where: dict[str, float]) -> None:
+def test_texts_that_overlap_are_found(where: dict[str, Any]) -> None:
     fig, ax = good()
     ax.text(2, 0.4, "first", **where)
     ax.annotate("second", (2, 0.4), **where)

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -24,8 +24,8 @@ from matplotlib.transforms import Bbox
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's palette, its darker colors first."""
-BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = COLORS
-WINE = "#882255"  # a seventh, apart from the six by its darkness
+BLUE, VERMILION, GREEN, PURPLE, _, ORANGE = COLORS  # sky blue is too pale for words
+WINE, INDIGO = "#882255", "#332288"  # two of Tol's, apart from these by their darkness
 
 _MARKERS = {
     BLUE: {"URLM": "o", "unified": "P"},  # the book's model, and with any way to share
@@ -33,7 +33,7 @@ _MARKERS = {
     | {"ESCM2-IPS": "<", "ESCM2-DR": ">"},
     GREEN: {"STAR": "*", "boosted trees": "^", "iALS": "<"},
     PURPLE: {"PLE": "P", "HiNet": "D", "popularity": "s", "counts": "^"},
-    SKY: {"fully shared": "o", "PEPNet": "P", "logistic regression": "v"},
+    INDIGO: {"fully shared": "o", "PEPNet": "P", "logistic regression": "v"},
     ORANGE: {"shared bottom": "s", "cross-stitch": "X", "EASE": ">"},
     WINE: {"MMoE": "o", "OMoE": "v", "HMoE": "^"},
     "black": {"truth": "*", "oracle": "D", "known": "|", "random": "x"},
@@ -146,8 +146,9 @@ def label_lines(ax: Axes, labels: Sequence[str]) -> None:
         raise ValueError(f"{len(ax.lines)} lines, {len(labels)} labels")
     for line, label in zip(ax.lines, labels, strict=True):
         at = (np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1])
-        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(label, at, **place, color=line.get_color(), annotation_clip=False)
+        place: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points"}
+        place |= {"va": "center", "annotation_clip": False}
+        ax.annotate(label, at, color=line.get_color(), **place)
 
 
 def differences(table: pd.DataFrame, title: str, unit: str) -> Axes:
@@ -269,12 +270,12 @@ def _checking(show: Any) -> Any:
     return checked
 
 
-def _axes_of(ax: Axes) -> list[Axis]:
+def _axes_of(ax: Axes) -> list[XAxis | YAxis]:
     drawn = ax.get_visible() and ax.axison
     return [a for a in (ax.xaxis, ax.yaxis) if drawn and a.get_visible()]
 
 
-def _ticks(axis: Axis) -> list[Text]:
+def _ticks(axis: XAxis | YAxis) -> list[Text]:
     """Return the tick labels in sight: Matplotlib keeps some beyond the ends."""
     low, high = sorted(axis.get_view_interval())
     slack = 1e-9 * (high - low)
@@ -299,10 +300,11 @@ def _texts(fig: Figure) -> Iterator[Text]:
 
 def _box(text: Text, renderer: RendererBase) -> Bbox:
     """Return where a text stands, in pixels: an empty box if it is not drawn."""
-    seen = text.get_visible() and text.get_text().strip()
+    seen = text.get_visible() and bool(text.get_text().strip())
     if isinstance(text, Annotation) and seen:
         # The annotation's own box holds its arrow; it is null beyond the axes' ends.
-        seen = text.get_tightbbox(renderer).width > 0
+        own = text.get_tightbbox(renderer)
+        seen = own is not None and own.width > 0
     return Text.get_window_extent(text, renderer) if seen else Bbox.null()
 
 
@@ -312,14 +314,14 @@ def _overlap(one: Bbox, other: Bbox) -> bool:
     return both is not None and bool(both.width > 1 and both.height > 0.2 * low)
 
 
-def _numbers(axis: Axis) -> list[str]:
+def _numbers(axis: XAxis | YAxis) -> list[str]:
     """Return the tick labels that are numbers: a name says by itself what it is."""
     labels = (label.get_text() for label in _ticks(axis))
     power = r"\\[a-z]+|(?<=\d)e(?=[+-]?\d)"  # as TeX, or as 1e-5
     return [x for x in labels if re.fullmatch(r"[\W\d_]+", re.sub(power, "", x))]
 
 
-def _is_labelled(ax: Axes, axis: Axis) -> bool:
+def _is_labelled(ax: Axes, axis: XAxis | YAxis) -> bool:
     """Tell whether an axis, or one that shares its scale, says what it shows."""
     shared = getattr(ax, f"get_shared_{axis.axis_name}_axes")().get_siblings(ax)
     labels = [getattr(other, f"get_{axis.axis_name}label")() for other in shared]
