@@ -76,6 +76,14 @@ def data() -> Prepared:
     return prepared(log())
 
 
+@pytest.fixture(scope="module")
+def used(data: Prepared) -> UnifiedRecommender:
+    """Return a model that was fitted before, and is compiled: tests reset it."""
+    model = UnifiedRecommender(data.encoder.spec, dim=4)
+    fit(model, data.x, data.y, data.parts, seed=8)
+    return model
+
+
 def test_look_back_equals_a_loop_over_the_past(data: Prepared) -> None:
     encoder, rows = data.encoder, data.rows
     names = [n for n in encoder.numeric_names if n.endswith(": count")]
@@ -207,13 +215,14 @@ def test_each_event_of_a_history_has_its_age_in_days(data: Prepared) -> None:
         assert not ages[: 32 - len(days)].any()
 
 
-def test_weight_decay_pulls_weights_towards_zero(data: Prepared) -> None:
+def test_weight_decay_pulls_weights_towards_zero(
+    data: Prepared, used: UnifiedRecommender
+) -> None:
     sizes: dict[float, float] = {}
-    model = UnifiedRecommender(data.encoder.spec, dim=4)
     for decay in (0.0, 5.0, 0.0):
-        model.reset(0)
-        fit(model, data.x, data.y, data.parts, weight_decay=decay)
-        size = sum(float(np.square(w).sum()) for w in model.get_weights())
+        used.reset(0)
+        fit(used, data.x, data.y, data.parts, weight_decay=decay)
+        size = sum(float(np.square(w).sum()) for w in used.get_weights())
         assert sizes.setdefault(decay, size) == size  # compiled anew where it changes
     assert sizes[5.0] < 0.99 * sizes[0.0]
 
@@ -227,10 +236,11 @@ def test_saved_and_loaded_scores_are_the_same(data: Prepared, tmp_path) -> None:
     )
 
 
-def test_same_seed_same_weights_and_the_loss_falls(data: Prepared) -> None:
+def test_same_seed_same_weights_and_the_loss_falls(
+    data: Prepared, used: UnifiedRecommender
+) -> None:
     weights = []
-    fresh, used = (UnifiedRecommender(data.encoder.spec, dim=4) for _ in range(2))
-    fit(used, data.x, data.y, data.parts, seed=8)
+    fresh = UnifiedRecommender(data.encoder.spec, dim=4)
     for model in (fresh, used, used):  # a model that was fitted before starts anew
         model.reset(3)
         table = fit(model, data.x, data.y, data.parts, epochs=4, patience=4)
@@ -242,15 +252,15 @@ def test_same_seed_same_weights_and_the_loss_falls(data: Prepared) -> None:
 
 
 def test_the_step_size_falls_without_a_progress_bar_too(
-    data: Prepared, monkeypatch: pytest.MonkeyPatch
+    data: Prepared, used: UnifiedRecommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "tqdm", partial(training.tqdm, disable=True))
-    model = UnifiedRecommender(data.encoder.spec, dim=4)
+    used.reset(0)
     options: dict[str, Any] = {"epochs": 3, "patience": 3, "batch_size": 1}
-    fit(model, data.x, data.y, data.parts, learning_rate=1.0, **options)
-    assert 0 < float(model.optimizer.learning_rate) < 0.1
-    fit(model, data.x, data.y, data.parts, learning_rate=2.0, **options)
-    assert 0 < float(model.optimizer.learning_rate) < 0.2
+    fit(used, data.x, data.y, data.parts, learning_rate=1.0, **options)
+    assert 0 < float(used.optimizer.learning_rate) < 0.1
+    fit(used, data.x, data.y, data.parts, learning_rate=2.0, **options)
+    assert 0 < float(used.optimizer.learning_rate) < 0.2
 
 
 def test_one_scenario_one_task_shared_bottom_is_a_plain_network(data: Prepared) -> None:
@@ -326,11 +336,11 @@ def test_predictions_stand_beside_the_labels_and_weights_of_their_rows() -> None
         data.predictions(rows, p[1:])
 
 
-def test_a_diverging_run_says_so(data: Prepared) -> None:
-    model = UnifiedRecommender(data.encoder.spec, dim=4)
+def test_a_diverging_run_says_so(data: Prepared, used: UnifiedRecommender) -> None:
+    used.reset(0)
     broken = {**data.x, "numeric": np.full_like(data.x["numeric"], np.nan)}
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
-        fit(model, broken, data.y, data.parts)
+        fit(used, broken, data.y, data.parts)
 
 
 def test_what_is_fitted_and_what_is_refused() -> None:

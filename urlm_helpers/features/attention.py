@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.base import Configured, built, dense
 
 EPSILON = 1e-6
 """Of the layer norms: Keras' 1e-3 exceeds the variance of freshly drawn vectors."""
@@ -20,14 +20,15 @@ EPSILON = 1e-6
 MASKED = -3e4
 """Logit of what must not be seen: its softmax is 0, also in half precision."""
 
-HOURS_PER_DAY = 24.0
 
-
-def _norm(name: str, affine: bool) -> keras.layers.LayerNormalization:
+def _norm(
+    name: str, shape: Any, affine: bool = True
+) -> keras.layers.LayerNormalization:
     """Return a layer norm, with or without scale and offset to be learned."""
-    return keras.layers.LayerNormalization(
+    norm = keras.layers.LayerNormalization(
         epsilon=EPSILON, center=affine, scale=affine, name=name
     )
+    return built(norm, shape)
 
 
 def _split(x: Any, heads: int) -> Any:
@@ -35,22 +36,16 @@ def _split(x: Any, heads: int) -> Any:
     return ops.reshape(x, (-1, x.shape[1], heads, x.shape[2] // heads))
 
 
-def _check(name: str, layer: Any, sequence: Any) -> None:
-    """Refuse a sequence that is longer than what the layer was built for."""
-    if sequence.shape[1] > layer.length:
-        raise ValueError(
-            f"{name} was built for {layer.length} events, the sequence has "
-            f"{sequence.shape[1]}; its shape is {tuple(sequence.shape)}"
-        )
+def _seen(mask: Any, last: int) -> Any:
+    """Say what each of the last positions may see: what is real and not later.
+
+    Shape ``(batch, 1, last, length)``, 1 or 0, of the same type as the mask.
+    """
+    earlier_or_same = np.tri(mask.shape[1])[-last:]
+    return ops.convert_to_tensor(earlier_or_same, mask.dtype) * mask[:, None, None]
 
 
-def _earlier_or_same(length: int, last: int) -> Any:
-    """Say which position (column) each of the last positions (row) may see."""
-    return ops.convert_to_tensor(np.tri(length, dtype="float32")[-last:])
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class TargetAttention(keras.layers.Layer):
+class TargetAttention(Configured, keras.layers.Layer):
     r"""Deep Interest Network: each event counts as much as it concerns the item.
 
     .. math:: v(a) = \sum_j w(e_j, a)\, e_j, \qquad
@@ -92,13 +87,10 @@ class TargetAttention(keras.layers.Layer):
     def build(self, sequence_shape: Any) -> None:
         """Create the activation unit."""
         dim = sequence_shape[-1]
-        self.hidden = keras.layers.Dense(self.units, name="hidden")
-        self.slope = keras.layers.PReLU(shared_axes=[1], name="slope")
-        self.weight = keras.layers.Dense(1, bias_initializer="ones", name="weight")
-        self.hidden.build((None, None, 3 * dim))
-        self.slope.build((None, None, self.units))
-        self.weight.build((None, None, self.units))
-        self.built = True
+        pairs, inner = (None, None, 3 * dim), (None, None, self.units)
+        self.hidden = dense(self.units, pairs, "hidden")
+        self.slope = built(keras.layers.PReLU(shared_axes=[1], name="slope"), inner)
+        self.weight = dense(1, inner, "weight", bias_initializer="ones")
 
     def weights_of(self, sequence: Any, target: Any) -> Any:
         """Return what each event counts, ``(batch, length)``, padded ones included."""
@@ -118,12 +110,8 @@ class TargetAttention(keras.layers.Layer):
         weight = self.weights_of(sequence, target) * ops.cast(mask, sequence.dtype)
         return ops.sum(weight[..., None] * sequence, axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "units": self.units}
 
-
-class _Blocks(keras.layers.Layer):
+class _Blocks(Configured, keras.layers.Layer):
     """What the two stacked encoders have in common.
 
     Parameters
@@ -143,22 +131,26 @@ class _Blocks(keras.layers.Layer):
         self.length, dim = sequence_shape[1:]
         if dim % self.heads:
             raise ValueError(f"{self.heads} heads cannot share vectors of length {dim}")
-        self.blocks = [self.block(f"block_{b}") for b in range(self.n_blocks)]
-        for block in self.blocks:
-            block.build((None, self.length, dim))
-        self.built = True
+        shape = (None, self.length, dim)
+        self.blocks = [
+            built(self.block(f"block_{b}"), shape) for b in range(self.n_blocks)
+        ]
 
     def block(self, name: str) -> keras.layers.Layer:
         """Return one block."""
         raise NotImplementedError
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"blocks": self.n_blocks, "heads": self.heads}
-        return {**super().get_config(), **own}
+    def check(self, sequence: Any) -> None:
+        """Refuse a sequence that is longer than what the layer was built for."""
+        if sequence.shape[1] > self.length:
+            raise ValueError(
+                f"{type(self).__name__} was built for {self.length} events, the "
+                f"sequence has {sequence.shape[1]}; its shape is "
+                f"{tuple(sequence.shape)}"
+            )
 
 
-class _SelfAttentionBlock(keras.layers.Layer):
+class _SelfAttentionBlock(Configured, keras.layers.Layer):
     """Causal attention, then a network per position, each with norm and residual."""
 
     def __init__(self, heads: int, **kwargs: Any) -> None:
@@ -168,35 +160,31 @@ class _SelfAttentionBlock(keras.layers.Layer):
     def build(self, states_shape: Any) -> None:
         """Create projections, norms and the feed-forward network."""
         dim = states_shape[-1]
+        shape = (None, None, dim)
         self.query, self.key, self.value = (
-            keras.layers.Dense(dim, use_bias=False, name=name)
+            dense(dim, shape, name, use_bias=False)
             for name in ("query", "key", "value")
         )
-        self.inner = keras.layers.Dense(dim, activation="relu", name="inner")
-        self.outer = keras.layers.Dense(dim, name="outer")
-        self.norm_in, self.norm_out = _norm("norm_in", True), _norm("norm_out", True)
-        for layer in (self.query, self.key, self.value, self.inner, self.outer):
-            layer.build((None, None, dim))
-        for layer in (self.norm_in, self.norm_out):
-            layer.build((None, None, dim))
-        self.built = True
+        self.inner = dense(dim, shape, "inner", activation="relu")
+        self.outer = dense(dim, shape, "outer")
+        self.norm_in = _norm("norm_in", shape)
+        self.norm_out = _norm("norm_out", shape)
 
     def call(self, states: Any, mask: Any, last: int) -> Any:
         """Return the new states of the ``last`` positions, ``(batch, last, dim)``."""
-        length, dim = states.shape[1:]
+        dim = states.shape[2]
         normed = self.norm_in(states)
         q = _split(self.query(normed[:, -last:]), self.heads)
         k = _split(self.key(normed), self.heads)
         v = _split(self.value(normed), self.heads)
         logits = ops.einsum("bqhd,bkhd->bhqk", q, k) * (dim // self.heads) ** -0.5
-        seen = _earlier_or_same(length, last) * mask[:, None, None]
-        weight = ops.softmax(ops.where(seen > 0, logits, MASKED), axis=-1)
+        logits = ops.where(_seen(mask, last) > 0, logits, MASKED)
+        weight = ops.softmax(logits, axis=-1)
         mixed = ops.einsum("bhqk,bkhd->bqhd", weight, v)
         new = states[:, -last:] + ops.reshape(mixed, (-1, last, dim))
         return new + self.outer(self.inner(self.norm_out(new)))
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class SelfAttention(_Blocks):
     r"""SASRec: events look back at the events before them.
 
@@ -242,8 +230,7 @@ class SelfAttention(_Blocks):
             initializer=keras.initializers.RandomNormal(stddev=0.01),
             name="position",
         )
-        self.norm = _norm("norm", True)
-        self.norm.build(sequence_shape)
+        self.norm = _norm("norm", sequence_shape)
 
     def block(self, name: str) -> keras.layers.Layer:
         """Return one block."""
@@ -254,7 +241,7 @@ class SelfAttention(_Blocks):
 
         Shape ``(batch, last, dim)``. Those of padded positions mean nothing.
         """
-        _check("SelfAttention", self, sequence)
+        self.check(sequence)
         length = sequence.shape[1]
         mask = ops.cast(mask, sequence.dtype)
         states = sequence * mask[..., None] + self.position[-length:]
@@ -267,4 +254,4 @@ class SelfAttention(_Blocks):
     ) -> Any:
         """Map ``(batch, length, dim)`` and its mask to ``(batch, dim)``."""
         newest = self.states(sequence, mask, last=1)[:, 0]
-        return newest * ops.cast(mask, sequence.dtype)[:, -1:]
+        return newest * ops.cast(mask, newest.dtype)[:, -1:]

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE, FieldEmbedding
+from urlm_helpers.features.embedding import FieldEmbedding
 
 SCHEMES = ("hash", "quotient_remainder")
 
@@ -45,7 +44,6 @@ def remainder_rows(values: int, rows: int) -> int:
     )
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class CompactEmbedding(FieldEmbedding):
     r"""A vector per value of each field, from fewer rows than there are values.
 
@@ -103,44 +101,37 @@ class CompactEmbedding(FieldEmbedding):
                 f"CompactEmbedding needs how in {SCHEMES} and a field with more than "
                 f"above={above:,} values; got how={how!r} and sizes {list(sizes)}"
             )
-        small = sum(s for s, is_large in zip(sizes, large, strict=True) if not is_large)
-        values = sum(sizes) - small
-        self.rows, self.how, self.above = rows, how, above
+        # Small fields come first in the table; then what the large ones share.
+        self.large, self.rows, self.how = large, rows, how
+        self.small_rows = sum(size for size in sizes if size <= above)
+        values = sum(sizes) - self.small_rows
         self.modulus = rows if how == "hash" else remainder_rows(values, rows)
-        super().__init__(sizes, dim, table_rows=small + rows, **kwargs)
-        # Small fields first; then what the large ones share.
-        self.large, self.small_rows = large, small
-        offsets, at = [], {True: 0, False: 0}
-        for size, is_large in zip(self.sizes, large, strict=True):
-            offsets.append(at[is_large])
-            at[is_large] += size
-        self.offsets = offsets
+        super().__init__(sizes, dim, **kwargs)
+        at = {True: 0, False: 0}
+        for f, size in enumerate(self.sizes):
+            self.offsets[f] = at[large[f]]  # among the large or the small ones
+            at[large[f]] += size
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of the table, fewer than there are values."""
+        return self.small_rows + self.rows
 
     def build(self, input_shape: Any = None) -> None:
         """Create the table; the quotients' rows start at 1."""
         super().build()
         if self.how == "quotient_remainder":
-            rows = ops.arange(self.small_rows + self.rows)[:, None]
-            is_quotient = rows >= self.small_rows + self.modulus
+            is_quotient = ops.arange(self.table_rows) >= self.small_rows + self.modulus
             table = self.table.embeddings
-            table.assign(ops.where(is_quotient, ops.ones_like(table), table))
+            table.assign(ops.where(is_quotient[:, None], ops.ones_like(table), table))
 
-    def call(self, indices: Any, fields: Sequence[int] | None = None) -> Any:
-        """Look vectors up, as :class:`~urlm_helpers.features.FieldEmbedding` does."""
-        fields = list(range(len(self.sizes)) if fields is None else fields)
-        self._check(indices, fields)
-        offsets = ops.convert_to_tensor([self.offsets[f] for f in fields], "int32")
+    def vectors(self, index: Any, fields: Sequence[int]) -> Any:
+        """Return the vectors of values that are numbered by the kind of their field."""
         large = ops.convert_to_tensor([self.large[f] for f in fields], "bool")
-        i = ops.cast(indices, "int32") + offsets
-        row = ops.where(large, self.small_rows + i % self.modulus, i)
-        vectors = self.scaled(self.table(row))
+        row = ops.where(large, self.small_rows + index % self.modulus, index)
+        vectors = super().vectors(row, fields)
         if self.how == "hash":
             return vectors
-        quotient = self.small_rows + self.modulus + i // self.modulus
+        quotient = self.small_rows + self.modulus + index // self.modulus
         factor = self.table(ops.where(large, quotient, 0))
         return ops.where(large[:, None], vectors * factor, vectors)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"rows": self.rows, "how": self.how, "above": self.above}
-        return {**super().get_config(), **own}

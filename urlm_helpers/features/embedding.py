@@ -6,13 +6,13 @@ from typing import Any
 import keras
 from keras import ops
 
-PACKAGE = "urlm_helpers"
+from urlm_helpers.features.base import Configured, dense
+
 INITIAL = 0.01
 """Standard deviation of a vector's numbers at the start."""
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class FieldEmbedding(keras.layers.Layer):
+class FieldEmbedding(Configured, keras.layers.Layer):
     """One vector per categorical field, all fields in one table.
 
     Field ``f`` owns the rows from ``offset[f]`` on, so one gather looks up all fields
@@ -24,9 +24,6 @@ class FieldEmbedding(keras.layers.Layer):
         Vocabulary size of each field, the unseen index 0 included.
     dim : int
         Length of a vector.
-    table_rows : int, optional
-        Rows of the table, where they are not one per value: see
-        :class:`~urlm_helpers.features.CompactEmbedding`.
     scale : float
         A vector is its row times this. Adam moves each number of a row by its step
         size at most, and a rare value's row takes few steps: with a scale of 10 they
@@ -46,34 +43,27 @@ class FieldEmbedding(keras.layers.Layer):
     """
 
     def __init__(
-        self,
-        sizes: Sequence[int],
-        dim: int,
-        *,
-        table_rows: int | None = None,
-        scale: float = 1.0,
-        **kwargs: Any,
+        self, sizes: Sequence[int], dim: int, *, scale: float = 1.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         if scale <= 0:
             raise ValueError(f"scale must be positive, got {scale}")
+        self.sizes, self.dim = [int(size) for size in sizes], dim
         self.scale = float(scale)
-        self.sizes = [int(size) for size in sizes]
-        self.dim = dim
         self.offsets = [sum(self.sizes[:f]) for f in range(len(self.sizes))]
+        initial = keras.initializers.RandomNormal(stddev=INITIAL / self.scale)
         self.table = keras.layers.Embedding(
-            sum(self.sizes) if table_rows is None else table_rows,
-            dim,
-            embeddings_initializer=keras.initializers.RandomNormal(
-                stddev=INITIAL / self.scale
-            ),
-            name="table",
+            self.table_rows, dim, embeddings_initializer=initial, name="table"
         )
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of the table, one per value."""
+        return sum(self.sizes)
 
     def build(self, input_shape: Any = None) -> None:
         """Create the table."""
         self.table.build()
-        self.built = True
 
     def call(self, indices: Any, fields: Sequence[int] | None = None) -> Any:
         """Look vectors up.
@@ -90,31 +80,21 @@ class FieldEmbedding(keras.layers.Layer):
         float tensor, shape (..., fields, dim)
         """
         fields = range(len(self.sizes)) if fields is None else fields
-        self._check(indices, fields)
-        offsets = ops.convert_to_tensor([self.offsets[f] for f in fields], "int32")
-        return self.scaled(self.table(ops.cast(indices, "int32") + offsets))
-
-    def scaled(self, rows: Any) -> Any:
-        """Turn rows of the table into vectors."""
-        return rows if self.scale == 1.0 else rows * self.scale
-
-    def _check(self, indices: Any, fields: Sequence[int]) -> None:
-        """Refuse indices of another number of fields."""
         if indices.shape[-1] != len(fields):
             raise ValueError(
                 f"FieldEmbedding has {len(fields)} fields to look up, the last axis "
                 f"of the indices has {indices.shape[-1]}; their shape is "
                 f"{tuple(indices.shape)}"
             )
+        offsets = ops.convert_to_tensor([self.offsets[f] for f in fields], "int32")
+        return self.vectors(ops.cast(indices, "int32") + offsets, fields)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"sizes": self.sizes, "dim": self.dim, "scale": self.scale}
-        return {**super().get_config(), **own}
+    def vectors(self, index: Any, fields: Sequence[int]) -> Any:
+        """Return the vectors of values that are numbered through all fields."""
+        return self.scale * self.table(index)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class Match(keras.layers.Layer):
+class Match(Configured, keras.layers.Layer):
     r"""Products of what is known of the user with what is known of the item.
 
     .. math:: m = (W u + b) \odot (V i + c)
@@ -146,16 +126,9 @@ class Match(keras.layers.Layer):
 
     def build(self, user_shape: Any, item_shape: Any) -> None:
         """Create one projection of each side."""
-        self.of_user = keras.layers.Dense(self.units, name="of_user")
-        self.of_item = keras.layers.Dense(self.units, name="of_item")
-        self.of_user.build(user_shape)
-        self.of_item.build(item_shape)
-        self.built = True
+        self.of_user = dense(self.units, user_shape, "of_user")
+        self.of_item = dense(self.units, item_shape, "of_item")
 
     def call(self, user: Any, item: Any) -> Any:
         """Map ``(batch, a)`` and ``(batch, b)`` to ``(batch, units)``."""
         return self.of_user(user) * self.of_item(item)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "units": self.units}

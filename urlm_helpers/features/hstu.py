@@ -6,18 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from urlm_helpers.features.attention import (
-    HOURS_PER_DAY,
-    _Blocks,
-    _check,
-    _earlier_or_same,
-    _norm,
-    _split,
-)
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.attention import _Blocks, _norm, _seen, _split
+from urlm_helpers.features.base import Configured, dense
+
+HOURS_PER_DAY = 24.0
 
 
-class _HSTUBlock(keras.layers.Layer):
+class _HSTUBlock(Configured, keras.layers.Layer):
     """Pointwise attention with biases of position and time, gated by the token."""
 
     def __init__(self, heads: int, time_buckets: int, **kwargs: Any) -> None:
@@ -28,49 +23,39 @@ class _HSTUBlock(keras.layers.Layer):
         """Create projections and biases, for one token more than there are events."""
         length, dim = tokens_shape[1:]
         self.slots = length + 1
-        self.norm_in, self.norm_out = _norm("norm_in", False), _norm("norm_out", False)
+        shape = (None, None, dim)
+        self.norm_in = _norm("norm_in", shape, affine=False)
+        self.norm_out = _norm("norm_out", shape, affine=False)
         self.uq, self.vk = (
-            keras.layers.Dense(2 * dim, activation="silu", name=name)
-            for name in ("uq", "vk")
+            dense(2 * dim, shape, name, activation="silu") for name in ("uq", "vk")
         )
-        self.out = keras.layers.Dense(dim, name="out")
-        for layer in (self.norm_in, self.norm_out, self.uq, self.vk, self.out):
-            layer.build((None, None, dim))
+        self.out = dense(dim, shape, "out")
         small = keras.initializers.RandomNormal(stddev=0.02)
-        self.position_bias = self.add_weight(
-            shape=(self.slots,), initializer=small, name="position_bias"
-        )
-        self.time_bias = self.add_weight(
-            shape=(self.time_buckets,), initializer=small, name="time_bias"
-        )
-        self.built = True
+        self.position_bias = self.add_weight((self.slots,), small, name="position_bias")
+        self.time_bias = self.add_weight((self.time_buckets,), small, name="time_bias")
 
-    def bias(self, age: Any, last: int) -> Any:
+    def bias(self, bucket: Any) -> Any:
         """Return what position and time add to a logit, ``(batch, last, length)``."""
-        length = age.shape[1]
+        last, length = bucket.shape[1:]
         slot = np.arange(length)
         steps_back = np.maximum(slot[-last:, None] - slot, 0)  # (last, length)
-        hours = HOURS_PER_DAY * (age[:, None] - age[:, -last:, None])
-        bucket = 1.0 + ops.floor(ops.log2(ops.maximum(hours, 0.5)))
-        bucket = ops.minimum(ops.cast(bucket, "int32"), self.time_buckets - 1)
         by_time = ops.take(self.time_bias, bucket, axis=0)
         return ops.take(self.position_bias, steps_back, axis=0) + by_time
 
-    def call(self, tokens: Any, mask: Any, age: Any, last: int) -> Any:
+    def call(self, tokens: Any, mask: Any, bucket: Any, last: int) -> Any:
         """Return the new states of the ``last`` tokens, ``(batch, last, dim)``."""
-        length, dim = tokens.shape[1:]
         normed = self.norm_in(tokens)
         u, q = ops.split(self.uq(normed[:, -last:]), 2, axis=-1)
         v, k = ops.split(self.vk(normed), 2, axis=-1)
         q, v, k = (_split(x, self.heads) for x in (q, v, k))
-        logits = ops.einsum("bqhd,bkhd->bhqk", q, k) + self.bias(age, last)[:, None]
-        seen = _earlier_or_same(length, last) * mask[:, None, None]
-        weight = ops.silu(logits) * seen / self.slots
-        pooled = ops.reshape(ops.einsum("bhqk,bkhd->bqhd", weight, v), (-1, last, dim))
+        logits = ops.einsum("bqhd,bkhd->bhqk", q, k)
+        logits = logits + self.bias(bucket[:, -last:])[:, None]
+        weight = ops.silu(logits) * _seen(mask, last) / self.slots
+        pooled = ops.einsum("bhqk,bkhd->bqhd", weight, v)
+        pooled = ops.reshape(pooled, (-1, last, tokens.shape[2]))
         return tokens[:, -last:] + self.out(self.norm_out(pooled) * u)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class HSTU(_Blocks):
     r"""Hierarchical sequential transduction units: attention that adds up.
 
@@ -130,36 +115,39 @@ class HSTU(_Blocks):
     ) -> None:
         super().__init__(blocks, heads, **kwargs)
         self.time_buckets = time_buckets
+        self.autocast = False  # half precision would round ages to hours
 
     def block(self, name: str) -> keras.layers.Layer:
         """Return one block."""
         return _HSTUBlock(self.heads, self.time_buckets, name=name)
 
+    def buckets(self, age: Any, last: int) -> Any:
+        """Return the bucket of the time between tokens, ``(batch, last, length)``."""
+        hours = HOURS_PER_DAY * (age[:, None] - age[:, -last:, None])
+        bucket = 1.0 + ops.floor(ops.log2(ops.maximum(hours, 0.5)))
+        return ops.minimum(ops.cast(bucket, "int32"), self.time_buckets - 1)
+
     def states(
-        self,
-        sequence: Any,
-        mask: Any,
-        target: Any,
-        age: Any,
-        last: int | None = None,
+        self, sequence: Any, mask: Any, target: Any, age: Any, last: int | None = None
     ) -> Any:
         """Return the states of the ``last`` tokens, by default all of them.
 
         Shape ``(batch, last, dim)``; with a target, the last one is the target's.
         Those of padded positions mean nothing.
         """
-        _check("HSTU", self, sequence)
-        mask, age = (ops.cast(x, sequence.dtype) for x in (mask, age))
+        self.check(sequence)
+        mask, age = ops.cast(mask, sequence.dtype), ops.cast(age, "float32")
         tokens = sequence * mask[..., None]
         if target is not None:
             tokens = ops.concatenate([tokens, target[:, None]], axis=1)
-            now = ops.zeros_like(age[:, :1])
-            mask = ops.concatenate([mask, now + 1.0], axis=1)
-            age = ops.concatenate([age, now], axis=1)
+            mask = ops.concatenate([mask, ops.ones_like(mask[:, :1])], axis=1)
+            age = ops.concatenate([age, ops.zeros_like(age[:, :1])], axis=1)
         length = tokens.shape[1]
+        last = last or length
+        bucket = self.buckets(age, length if len(self.blocks) > 1 else last)
         for block in self.blocks[:-1]:
-            tokens = block(tokens, mask, age, last=length)
-        return self.blocks[-1](tokens, mask, age, last=last or length)
+            tokens = block(tokens, mask, bucket, last=length)
+        return self.blocks[-1](tokens, mask, bucket, last=last)
 
     def call(
         self, sequence: Any, mask: Any, target: Any = None, age: Any = None
@@ -173,8 +161,4 @@ class HSTU(_Blocks):
         newest = self.states(sequence, mask, target, age, last=1)[:, 0]
         if target is not None:
             return newest
-        return newest * ops.cast(mask, sequence.dtype)[:, -1:]
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "time_buckets": self.time_buckets}
+        return newest * ops.cast(mask, newest.dtype)[:, -1:]

@@ -11,11 +11,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.base import Configured, built, dense
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class MeanPool(keras.layers.Layer):
+class MeanPool(Configured, keras.layers.Layer):
     """The average of the real positions; zeros for an empty history.
 
     Examples
@@ -35,8 +34,7 @@ class MeanPool(keras.layers.Layer):
         return total / ops.maximum(ops.sum(weight, axis=1), 1.0)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class ConvPool(keras.layers.Layer):
+class ConvPool(Configured, keras.layers.Layer):
     """Convolution → max pooling → dense over the *ordered* history.
 
     The source document's network (section 3.2.2) where it has a meaning: neighbors in
@@ -68,13 +66,11 @@ class ConvPool(keras.layers.Layer):
     def build(self, sequence_shape: Any) -> None:
         """Create one filter and one output unit per dimension."""
         dim = sequence_shape[-1]
-        self.conv = keras.layers.Conv1D(
+        conv = keras.layers.Conv1D(
             dim, self.width, padding="same", activation="relu", name="conv"
         )
-        self.dense = keras.layers.Dense(dim, name="dense")
-        self.conv.build((None, None, dim))
-        self.dense.build((None, dim))
-        self.built = True
+        self.conv = built(conv, (None, None, dim))
+        self.dense = dense(dim, (None, dim), "dense")
 
     def call(
         self, sequence: Any, mask: Any, target: Any = None, age: Any = None
@@ -84,7 +80,3 @@ class ConvPool(keras.layers.Layer):
         patterns = self.conv(sequence * weight)  # (batch, length, dim), >= 0
         strongest = ops.max(patterns * weight, axis=1)  # (batch, dim)
         return self.dense(strongest)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "width": self.width}

@@ -12,23 +12,24 @@ from typing import Any
 import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.base import Configured
 
 
-class Balance(keras.layers.Layer):
-    """What every scheme has: one entry per task; adds up the losses."""
+class Balance(Configured, keras.layers.Layer):
+    """What every scheme has: one entry per task; adds up the losses, in float32."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
 
     def build(self, losses_shape: Sequence[int]) -> None:
         """Note the number of tasks."""
         (self.tasks,) = losses_shape
-        self.built = True
 
     def call(self, losses: Any) -> Any:
         """Map the mean loss of each task, ``(tasks,)``, to one number."""
         return ops.sum(losses)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class UncertaintyWeights(Balance):
     r"""Losses weighted by learned uncertainties [1]_.
 
@@ -56,9 +57,7 @@ class UncertaintyWeights(Balance):
     def build(self, losses_shape: Sequence[int]) -> None:
         """Create one log variance per task."""
         super().build(losses_shape)
-        self.log_variance = self.add_weight(
-            shape=(self.tasks,), initializer="zeros", name="log_variance"
-        )
+        self.log_variance = self.add_weight((self.tasks,), "zeros", name="log_variance")
 
     def call(self, losses: Any) -> Any:
         """Map the mean loss of each task, ``(tasks,)``, to one number."""
@@ -118,7 +117,6 @@ class _PerTask(Balance):
         raise NotImplementedError
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class GradNorm(_PerTask):
     r"""Weights that make all tasks learn at similar rates [1]_.
 
@@ -180,17 +178,14 @@ class GradNorm(_PerTask):
                 "alpha is not negative and learning_rate is positive, "
                 f"got {alpha} and {learning_rate}"
             )
-        self.alpha = float(alpha)
-        self.learning_rate = float(learning_rate)
+        self.alpha, self.learning_rate = float(alpha), float(learning_rate)
 
     def build(self, losses_shape: Sequence[int]) -> None:
         """Create the weights and the memory of the first losses."""
         super().build(losses_shape)
-        options: dict[str, Any] = {"shape": (self.tasks,), "trainable": False}
-        self.task_weights = self.add_weight(
-            initializer="ones", name="task_weights", **options
-        )
-        self.first = self.add_weight(initializer="zeros", name="first", **options)
+        make, shape = self.add_weight, (self.tasks,)
+        self.task_weights = make(shape, "ones", trainable=False, name="task_weights")
+        self.first = make(shape, "zeros", trainable=False, name="first")
 
     def call(self, losses: Any) -> Any:
         """Map the mean loss of each task, ``(tasks,)``, to one number."""
@@ -217,8 +212,10 @@ class GradNorm(_PerTask):
         mean = ops.mean(norm)
         # d/d(ln w_k) of |w_k n_k - target| is sign(...) w_k n_k
         slope = ops.sign(norm - mean * rate**self.alpha) * _divide(norm, mean)
-        w = w * ops.exp(-self.learning_rate * slope)
-        self.task_weights.assign(self.tasks * w / ops.sum(w))
+        moved = w * ops.exp(-self.learning_rate * slope)
+        moved = self.tasks * moved / ops.sum(moved)
+        # where the scaled gradients of half precision overflow, no step is taken
+        self.task_weights.assign(ops.where(ops.all(ops.isfinite(norms)), moved, w))
 
     def gradients(
         self, model: keras.Model, tape: Any, each: Sequence[Any], losses: Any
@@ -232,30 +229,19 @@ class GradNorm(_PerTask):
         elif model.crosses:
             layer = model.crosses[-1]
         shared = [v.value for v in layer.trainable_variables]
-        norms = tf.stack(
-            [
-                tf.linalg.global_norm(
-                    [
-                        tf.convert_to_tensor(g)  # a table's rows may come repeated
-                        for g in tape.gradient(loss, shared)
-                        if g is not None
-                    ]
-                )
-                for loss in each
-            ]
-        )
+        norms = []
+        for loss in each:
+            found = [g for g in tape.gradient(loss, shared) if g is not None]
+            # as tensors, as a table's rows may come repeated
+            dense = [tf.convert_to_tensor(g) for g in found]
+            norms.append(tf.linalg.global_norm(dense))
         w = tf.unstack(tf.convert_to_tensor(self.task_weights))
         variables = [v.value for v in model.trainable_variables]
         gradients = tape.gradient(
             list(each), variables, output_gradients=[tf.identity(k) for k in w]
         )
-        self.update(losses, norms)
+        self.update(losses, tf.stack(norms))
         return gradients
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"alpha": self.alpha, "learning_rate": self.learning_rate}
-        return {**super().get_config(), **own}
 
 
 def _divide(a: Any, b: Any) -> Any:

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
 from urlm_helpers.model.losses import (
     FunnelLoss,
     _cross_entropy,
@@ -16,7 +14,6 @@ from urlm_helpers.model.losses import (
 )
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class InversePropensityLoss(FunnelLoss):
     r"""Child tasks learned as if every parent had happened: ESCM²-IPS [1]_.
 
@@ -60,6 +57,7 @@ class InversePropensityLoss(FunnelLoss):
 
     Examples
     --------
+    >>> import numpy as np
     >>> loss = InversePropensityLoss(parents=[-1, 0], entire_space=0)
     >>> each = loss.tasks(np.array([[0, 0], [1, 1]]), np.zeros((2, 2)))
     >>> (np.asarray(each) / np.log(2)).round(2).tolist()  # click, then error / 0.5
@@ -74,26 +72,20 @@ class InversePropensityLoss(FunnelLoss):
         clip: float = 0.01,
         entire_space: float = 1.0,
         name: str = "inverse_propensity",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(parents, negative_rate, weights, name)
+        super().__init__(parents, negative_rate, weights, name, **kwargs)
         if not 0 < clip <= 1 or not entire_space >= 0:
             raise ValueError(
                 "clip lies in (0, 1] and entire_space is not negative, "
                 f"got {clip} and {entire_space}"
             )
-        self.clip = float(clip)
-        self.entire_space = float(entire_space)
+        self.clip, self.entire_space = float(clip), float(entire_space)
 
-    def tasks(self, y_true: Any, y_pred: Any) -> Any:
-        """Return what each task adds to the loss of each row, ``(batch, tasks)``."""
+    def errors(self, y_true: Any, y_pred: Any) -> Any:
+        """Return what each task adds, without its weight, ``(batch, tasks)``."""
         y, z = self._labels_and_logits(y_true, y_pred)
-        each = self._inverse(y, y_pred) * _cross_entropy(y, z) + self._joint(y, z)
-        return each * ops.convert_to_tensor(self.weights, each.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"clip": self.clip, "entire_space": self.entire_space}
-        return {**super().get_config(), **own}
+        return self._inverse(y, y_pred) * _cross_entropy(y, z) + self._joint(y, z)
 
     def _inverse(self, y: Any, z: Any) -> Any:
         """Return what a row's error counts, ``(batch, tasks)``; 1 for roots."""
@@ -108,7 +100,6 @@ class InversePropensityLoss(FunnelLoss):
         return joint * ops.convert_to_tensor(scale, joint.dtype)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class DoublyRobustLoss(InversePropensityLoss):
     r"""Child tasks learned from imputed and observed errors: ESCM²-DR [1]_.
 
@@ -148,6 +139,7 @@ class DoublyRobustLoss(InversePropensityLoss):
 
     Examples
     --------
+    >>> import numpy as np
     >>> loss = DoublyRobustLoss(parents=[-1, 0], entire_space=0)
     >>> labels, logits = np.array([[0, 0], [1, 1]]), np.zeros((2, 3))
     >>> each = loss.tasks(labels, logits)  # the guess ln 2 is right in the second row
@@ -155,24 +147,21 @@ class DoublyRobustLoss(InversePropensityLoss):
     [[1.0, 1.0], [1.0, 1.0]]
     """
 
-    def tasks(self, y_true: Any, y_pred: Any) -> Any:
-        """Return what each task adds to the loss of each row, ``(batch, tasks)``."""
+    def errors(self, y_true: Any, y_pred: Any) -> Any:
+        """Return what each task adds, without its weight, ``(batch, tasks)``."""
         n = len(self.parents)
         children = [t for t, p in enumerate(self.parents) if p >= 0]
         if y_pred.shape[1] != n + len(children):
-            return FunnelLoss.tasks(self, y_true, y_pred)
+            return FunnelLoss.errors(self, y_true, y_pred)
         z_all = y_pred[:, :n]
         y, z = self._labels_and_logits(y_true, z_all)
         error, inverse = _cross_entropy(y, z), self._inverse(y, z_all)
         extra = ops.softplus(y_pred[:, n:])  # (batch, children)
+        by_task = dict(zip(children, ops.unstack(extra, axis=1), strict=True))
         none = ops.zeros_like(y[:, 0])
-        guess = ops.stack(
-            [extra[:, children.index(t)] if t in children else none for t in range(n)],
-            axis=1,
-        )
+        guess = ops.stack([by_task.get(t, none) for t in range(n)], axis=1)
         is_child = ops.convert_to_tensor([p >= 0 for p in self.parents], z.dtype)
         missed = is_child * ops.square(ops.stop_gradient(error) - guess)
         root = y[:, self.parents.index(-1)][:, None]
         rows = root + (1.0 - root) / self.negative_rate
-        each = rows * guess + inverse * (error - guess + missed) + self._joint(y, z)
-        return each * ops.convert_to_tensor(self.weights, each.dtype)
+        return rows * guess + inverse * (error - guess + missed) + self._joint(y, z)

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE, FieldEmbedding
+from urlm_helpers.features.base import Configured, built
+from urlm_helpers.features.embedding import FieldEmbedding
 from urlm_helpers.features.hstu import HSTU
 
 INPUTS = ("fields", "numeric", "action", "age", "mask")
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class NextAction(keras.Model):
+class NextAction(Configured, keras.Model):
     r"""The next action of a person, from contents and actions in turn.
 
     .. math:: c_1, a_1, c_2, a_2, \dots, c_n, a_n \;\to\;
@@ -73,25 +73,23 @@ class NextAction(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.autocast = False  # the layers cast; half precision would round ages
         self.fields, self.numeric = dict(fields), numeric
         self.actions, self.length, self.dim = actions, length, dim
         self.embedding = FieldEmbedding([*self.fields.values(), actions], dim)
         self.numbers = keras.layers.Dense(dim, name="numbers")
         self.encoder = HSTU(blocks, heads)
         self.norm = keras.layers.LayerNormalization(name="norm")
-        self.output_layer = keras.layers.Dense(actions, name="actions")
-        self.blocks, self.heads = blocks, heads
+        self.output_layer = keras.layers.Dense(actions, name="actions", dtype="float32")
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
         """Create the variables of every part."""
-        if not self.embedding.built:
-            self.embedding.build()
-            self.encoder.build((None, 2 * self.length, self.dim))
-        self.numbers.build((None, None, self.numeric))
-        self.norm.build((None, None, self.dim))
-        self.output_layer.build((None, None, self.dim))
-        self.built = True
+        built(self.embedding)
+        built(self.encoder, (None, 2 * self.length, self.dim))
+        built(self.numbers, (None, None, self.numeric))
+        built(self.norm, (None, None, self.dim))
+        built(self.output_layer, (None, None, self.dim))
 
     def example(self, rows: int = 1) -> dict[str, np.ndarray]:
         """Return valid inputs, all of them zeros."""
@@ -123,19 +121,6 @@ class NextAction(keras.Model):
         mask, age = (ops.repeat(x[name], 2, axis=1) for name in ("mask", "age"))
         states = self.encoder.states(self.tokens(x), mask, None, age)
         return self.output_layer(self.norm(states[:, 0::2]))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "fields": self.fields,
-            "numeric": self.numeric,
-            "actions": self.actions,
-            "length": self.length,
-            "dim": self.dim,
-            "blocks": self.blocks,
-            "heads": self.heads,
-        }
 
 
 def sequences(

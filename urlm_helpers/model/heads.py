@@ -7,12 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.base import Configured
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class Heads(keras.layers.Layer):
+class Heads(Configured, keras.layers.Layer):
     """One linear output per scenario and task; a row uses those of its scenario.
+
+    Logits are computed in float32, whatever the precision of the layers before.
 
     Parameters
     ----------
@@ -28,21 +29,17 @@ class Heads(keras.layers.Layer):
     """
 
     def __init__(self, scenarios: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # what the loss sees is never of half precision
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.scenarios = scenarios
 
     def build(self, vectors_shape: Sequence[Any]) -> None:
         """Create one weight vector and one bias per scenario and task."""
         tasks, dim = len(vectors_shape), vectors_shape[0][-1]
-        self.kernel = self.add_weight(
-            shape=(self.scenarios, tasks, dim),
-            initializer=keras.initializers.RandomNormal(stddev=dim**-0.5),
-            name="kernel",
-        )
-        self.bias = self.add_weight(
-            shape=(self.scenarios, tasks), initializer="zeros", name="bias"
-        )
-        self.built = True
+        shape, small = (self.scenarios, tasks), dim**-0.5
+        initial = keras.initializers.RandomNormal(stddev=small)
+        self.kernel = self.add_weight((*shape, dim), initial, name="kernel")
+        self.bias = self.add_weight(shape, "zeros", name="bias")
 
     def call(self, vectors: Sequence[Any], scenario: Any) -> Any:
         """Map one ``(batch, dim)`` per task to logits ``(batch, tasks)``."""
@@ -50,10 +47,6 @@ class Heads(keras.layers.Layer):
         every = ops.einsum("btd,std->bst", v, self.kernel) + self.bias
         own = ops.one_hot(scenario, self.scenarios, dtype=every.dtype)
         return ops.einsum("bst,bs->bt", every, own)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "scenarios": self.scenarios}
 
 
 def along_funnel(logits: np.ndarray, parents: Sequence[int]) -> np.ndarray:

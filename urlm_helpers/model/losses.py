@@ -13,11 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.base import Configured
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class FunnelLoss(keras.losses.Loss):
+class FunnelLoss(Configured, keras.losses.Loss):
     r"""Negative log-likelihood of the labels of a funnel, in nats per row.
 
     A root task contributes the cross-entropy of its label; a child task contributes
@@ -66,8 +65,9 @@ class FunnelLoss(keras.losses.Loss):
         negative_rate: float = 1.0,
         weights: Sequence[float] | None = None,
         name: str = "funnel",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, **kwargs)
         self.parents = [int(p) for p in parents]
         if any(not -1 <= p < task for task, p in enumerate(self.parents)):
             raise ValueError(
@@ -88,22 +88,17 @@ class FunnelLoss(keras.losses.Loss):
 
     def tasks(self, y_true: Any, y_pred: Any) -> Any:
         """Return what each task adds to the loss of each row, ``(batch, tasks)``."""
-        y, z = self._labels_and_logits(y_true, y_pred)
-        each = _cross_entropy(y, z) * self._happened(y)
+        each = self.errors(y_true, at_least_float32(y_pred))
         return each * ops.convert_to_tensor(self.weights, each.dtype)
+
+    def errors(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the same without the tasks' weights."""
+        y, z = self._labels_and_logits(y_true, y_pred)
+        return _cross_entropy(y, z) * self._happened(y)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each row, ``(batch,)``."""
         return ops.sum(self.tasks(y_true, y_pred), axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            "parents": self.parents,
-            "negative_rate": self.negative_rate,
-            "weights": self.weights,
-            "name": self.name,
-        }
 
     def _labels_and_logits(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         """Return the labels and the logits among the logged rows."""
@@ -122,7 +117,6 @@ class FunnelLoss(keras.losses.Loss):
         return _of_parents(y, self.parents, ops.ones_like(y[:, 0]))
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class EntireSpaceLoss(FunnelLoss):
     r"""Cross-entropies of joint probabilities over all rows, as ESMM's [1]_.
 
@@ -165,11 +159,15 @@ class EntireSpaceLoss(FunnelLoss):
     [[0.5, 0.75], [0.5, 0.25]]
     """
 
-    def tasks(self, y_true: Any, y_pred: Any) -> Any:
-        """Return what each task adds to the loss of each row, ``(batch, tasks)``."""
+    def errors(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the cross-entropies of the joint probabilities, ``(batch, tasks)``."""
         y, z = self._labels_and_logits(y_true, y_pred)
-        each = _joint_cross_entropy(y, z, self.parents)
-        return each * ops.convert_to_tensor(self.weights, each.dtype)
+        return _joint_cross_entropy(y, z, self.parents)
+
+
+def at_least_float32(x: Any) -> Any:
+    """Return numbers of half precision as float32, others as they are."""
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 
 def _cross_entropy(y: Any, z: Any) -> Any:

@@ -6,11 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
 from urlm_helpers.model.balance import _divide, _PerTask
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class PCGrad(_PerTask):
     r"""Gradients without what goes against another task [1]_.
 
@@ -107,10 +105,6 @@ class PCGrad(_PerTask):
         keys = tf.random.stateless_uniform((self.tasks, self.tasks), seeds)
         self.step.assign_add(1)
         return surgery(gram, tf.argsort(keys, axis=1))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "seed": self.seed}
 
 
 def surgery(gram: Any, order: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 from keras_rs.layers import FeatureCross
 
-from urlm_helpers.features.embedding import PACKAGE, FieldEmbedding, Match
+from urlm_helpers.features.base import Configured, built
+from urlm_helpers.features.embedding import FieldEmbedding, Match
 from urlm_helpers.features.pooling import MeanPool
 from urlm_helpers.model.heads import Heads, along_funnel
 from urlm_helpers.preprocessing.spec import InputSpec
@@ -20,9 +21,11 @@ from urlm_helpers.sharing.experts import MMoE
 PREDICT_ROWS = 8192
 """Rows that are scored at a time."""
 
+PARTS = ("encoder", "sharing", "balance", "embedding")
+"""Arguments that are layers."""
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class UnifiedRecommender(keras.Model):
+
+class UnifiedRecommender(Configured, keras.Model):
     """Every scenario and every task from one set of parameters.
 
     Parameters
@@ -99,12 +102,10 @@ class UnifiedRecommender(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.autocast = False  # the layers cast; half precision would round ages
         self.spec = spec if isinstance(spec, InputSpec) else InputSpec(**spec)
-        self.dim = dim
-        self.bottom_units = bottom
-        names = list(self.spec.fields)
-        sizes = list(self.spec.fields.values())
-        self.own_embedding = embedding
+        self.dim, self.bottom_units = dim, bottom
+        names, sizes = list(self.spec.fields), list(self.spec.fields.values())
         self.embedding = FieldEmbedding(sizes, dim) if embedding is None else embedding
         if (self.embedding.sizes, self.embedding.dim) != (sizes, dim):
             raise ValueError(
@@ -119,65 +120,60 @@ class UnifiedRecommender(keras.Model):
         self.crosses = [FeatureCross(name=f"cross_{i}") for i in range(crosses)]
         self.bottom = tower((bottom,) if bottom else (), "bottom")
         self.balance = balance
-        self.imputed = [
-            t for t, p in enumerate(self.spec.parents) if imputed and p >= 0
-        ]
+        children = [t for t, parent in enumerate(self.spec.parents) if parent >= 0]
+        self.imputed = children if imputed else []
         own = self.sharing.scenario_heads
         self.heads = Heads(len(self.spec.scenarios) if own else 1)
         self.build()  # every variable exists from here on, not from the first batch on
 
     def build(self, input_shape: Any = None) -> None:
         """Create the variables of every part."""
-        spec, dim = self.spec, self.dim
+        spec, dim, pairs = self.spec, self.dim, 0
         width = (len(spec.fields) + 1) * dim + len(spec.numeric)
-        if not self.embedding.built:
-            self.embedding.build()
+        built(self.embedding)
         if spec.history_fields:
             width += dim
-            if not self.encoder.built:  # a loaded one comes built
-                self.encoder.build((None, spec.history_length, dim))
-            self.project.build((None, dim))
-        pairs = 0
+            built(self.encoder, (None, spec.history_length, dim))
+            built(self.project, (None, dim))
         if self.match is not None:
             pairs = self.match.units
             width += pairs
-            if not self.match.built:
-                sides = (self.spec.user_side, self.spec.item_side)
-                self.match.build(*((None, self._side_width(side)) for side in sides))
+            sides = (len(f) * dim + len(numbers) for f, numbers in self._sides())
+            built(self.match, *((None, side) for side in sides))
         for cross in self.crosses:
             cross(ops.zeros((1, width)))  # its build alone creates no weights
         if self.bottom_units:
-            self.bottom.build((None, width))
+            built(self.bottom, (None, width))
             width = self.bottom_units
-        if not self.sharing.built:
-            self.sharing.build((None, width))
+        built(self.sharing, (None, width))
         vectors = len(spec.tasks) + len(self.imputed)
-        self.heads.build([(None, self.sharing.width + pairs)] * vectors)
-        if self.balance is not None and not self.balance.built:
-            self.balance.build((len(spec.tasks),))
-        self.built = True
+        built(self.heads, [(None, self.sharing.width + pairs)] * vectors)
+        if self.balance is not None:
+            built(self.balance, (len(spec.tasks),))
 
-    def _side_width(self, side: Sequence[str]) -> int:
-        fields = sum(name in side for name in self.spec.fields)
-        return fields * self.dim + sum(name in side for name in self.spec.numeric)
-
-    def _side(self, side: Sequence[str], fields: Any, numeric: Any) -> Any:
-        """Put together the columns of one side, ``(batch, width)``."""
+    def _sides(self) -> list[tuple[list[int], list[int]]]:
+        """Return which fields and which numbers are the user's, and the item's."""
         spec = self.spec
-        at = [f for f, name in enumerate(spec.fields) if name in side]
-        own = ops.take(fields, ops.convert_to_tensor(at, "int32"), axis=1)
-        parts = [ops.reshape(own, (-1, len(at) * self.dim))]
-        at = [c for c, name in enumerate(spec.numeric) if name in side]
-        if at:
-            parts.append(ops.take(numeric, ops.convert_to_tensor(at, "int32"), axis=1))
-        return ops.concatenate(parts, axis=-1)
+        return [
+            (
+                [f for f, name in enumerate(spec.fields) if name in side],
+                [c for c, name in enumerate(spec.numeric) if name in side],
+            )
+            for side in (spec.user_side, spec.item_side)
+        ]
 
     def pairs(self, x: Mapping[str, Any]) -> Any:
         """Return the products of user and item, ``(batch, match)``."""
         fields = self.embedding(x["fields"])
         numeric = ops.cast(x["numeric"], fields.dtype)
-        sides = (self.spec.user_side, self.spec.item_side)
-        return self.match(*(self._side(side, fields, numeric) for side in sides))
+        sides = []
+        for of_fields, of_numbers in self._sides():
+            vectors = ops.take(fields, of_fields, axis=1)
+            parts = [ops.reshape(vectors, (-1, len(of_fields) * self.dim))]
+            if of_numbers:
+                parts.append(ops.take(numeric, of_numbers, axis=1))
+            sides.append(ops.concatenate(parts, axis=-1))
+        return self.match(*sides)
 
     def reset(self, seed: int) -> None:
         """Draw every weight anew; a compiled model stays compiled."""
@@ -220,9 +216,8 @@ class UnifiedRecommender(keras.Model):
         vectors = self.sharing(features, scenario, training=training)
         vectors = [*vectors, *(vectors[t] for t in self.imputed)]
         vectors = [ops.concatenate([v, *pairs], axis=-1) for v in vectors]
-        return self.heads(
-            vectors, scenario if self.heads.scenarios > 1 else 0 * scenario
-        )
+        own = scenario if self.heads.scenarios > 1 else 0 * scenario
+        return self.heads(vectors, own)
 
     def task_losses(self, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Return the mean loss of each task, ``(tasks,)``."""
@@ -242,9 +237,8 @@ class UnifiedRecommender(keras.Model):
         """Return the loss; in training as ``balance`` puts it together."""
         if self.balance is None or not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return self.balance(self.task_losses(y, y_pred, sample_weight)) + sum(
-            self.losses
-        )
+        losses = self.task_losses(y, y_pred, sample_weight)
+        return self.balance(losses) + sum(self.losses)
 
     def train_step(self, *args: Any) -> Any:
         """Do one step of training, that of ``balance`` where it has its own."""
@@ -271,24 +265,14 @@ class UnifiedRecommender(keras.Model):
         return along_funnel(self.logits(x), self.spec.parents)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "spec": self.spec.to_dict(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "sharing": keras.saving.serialize_keras_object(self.sharing),
-            "balance": keras.saving.serialize_keras_object(self.balance),
-            "embedding": keras.saving.serialize_keras_object(self.own_embedding),
-            "dim": self.dim,
-            "bottom": self.bottom_units,
-            "match": 0 if self.match is None else self.match.units,
-            "crosses": len(self.crosses),
-            "imputed": bool(self.imputed),
-        }
+        """Return the constructor's arguments, the default parts included."""
+        parts = {"encoder": self.encoder, "sharing": self.sharing}
+        config = {**super().get_config(), **parts, "spec": self.spec.to_dict()}
+        save = keras.saving.serialize_keras_object
+        return {**config, **{part: save(config[part]) for part in PARTS}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> UnifiedRecommender:
         """Make a model from what :meth:`get_config` returned."""
-        parts = ("encoder", "sharing", "balance", "embedding")
-        layers = {p: keras.saving.deserialize_keras_object(config[p]) for p in parts}
-        return cls(**{**config, **layers})
+        load = keras.saving.deserialize_keras_object
+        return cls(**{**config, **{part: load(config[part]) for part in PARTS}})

@@ -10,16 +10,16 @@ from typing import Any
 import keras
 from keras import ops
 
+from urlm_helpers.features.base import Configured, built, dense
+
 
 def tower(units: Sequence[int], name: str) -> keras.Sequential:
     """Return dense layers with ReLU, one per entry of ``units``."""
-    return keras.Sequential(
-        [
-            keras.layers.Dense(n, activation="relu", name=f"dense_{i}")
-            for i, n in enumerate(units)
-        ],
-        name=name,
-    )
+    layers = [
+        keras.layers.Dense(n, activation="relu", name=f"dense_{i}")
+        for i, n in enumerate(units)
+    ]
+    return keras.Sequential(layers, name=name)
 
 
 def of_scenario(every: Any, scenario: Any) -> Any:
@@ -51,7 +51,7 @@ def of_scenario(every: Any, scenario: Any) -> Any:
     return ops.sum(every * own, axis=1)
 
 
-class Sharing(keras.layers.Layer):
+class Sharing(Configured, keras.layers.Layer):
     """What every scheme has: the widths of its tower, the tasks and the scenarios.
 
     Parameters
@@ -71,11 +71,7 @@ class Sharing(keras.layers.Layer):
     """Whether each scenario has its own output for a task."""
 
     def __init__(
-        self,
-        tasks: int,
-        scenarios: int,
-        units: Sequence[int] = (32,),
-        **kwargs: Any,
+        self, tasks: int, scenarios: int, units: Sequence[int] = (32,), **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         if tasks < 1 or scenarios < 1 or not units or min(units) < 1:
@@ -84,43 +80,41 @@ class Sharing(keras.layers.Layer):
                 f"layer with units; got tasks={tasks}, scenarios={scenarios}, "
                 f"units={tuple(units)}"
             )
-        self.tasks = tasks
-        self.scenarios = scenarios
-        self.units = tuple(units)
+        self.tasks, self.scenarios, self.units = tasks, scenarios, tuple(units)
+
+    @property
+    def size(self) -> tuple[int, int, tuple[int, ...]]:
+        """Tasks, scenarios and units: what a scheme hands on to its own parts."""
+        return self.tasks, self.scenarios, self.units
 
     @property
     def width(self) -> int:
         """Length of the vector of a task."""
         return self.units[-1]
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"tasks": self.tasks, "scenarios": self.scenarios, "units": self.units}
-        return {**super().get_config(), **own}
 
-
-def _gate(width: int, x_shape: Any, name: str) -> keras.layers.Dense:
-    """Return a built layer of gate logits."""
-    gate = keras.layers.Dense(width, kernel_initializer="zeros", name=name)
-    gate.build(x_shape)
-    return gate
-
-
-def _experts(
-    n: int, units: Sequence[int], x_shape: Any, name: str
+def towers(
+    n: int, units: Sequence[int], x_shape: Any, name: str = "tower"
 ) -> list[keras.Sequential]:
-    """Return ``n`` built experts."""
-    experts = [tower(units, f"{name}_{e}") for e in range(n)]
-    for expert in experts:
-        expert.build(x_shape)
-    return experts
+    """Return ``n`` built towers, numbered by name."""
+    return [built(tower(units, f"{name}_{i}"), x_shape) for i in range(n)]
 
 
-def _views(experts: Sequence[keras.Sequential], x: Any) -> Any:
+def even_gate(width: int, x_shape: Any, name: str) -> keras.layers.Dense:
+    """Return a built layer of gate logits; without weights yet, all are the same."""
+    return dense(width, x_shape, name, kernel_initializer="zeros")
+
+
+def embed(scenarios: int, dim: int) -> keras.layers.Embedding:
+    """Return a built embedding of the scenario."""
+    return built(keras.layers.Embedding(scenarios, dim, name="embedding"))
+
+
+def views(experts: Sequence[keras.Sequential], x: Any) -> Any:
     """Return what each expert makes of ``x``, ``(batch, experts, units[-1])``."""
     return ops.stack([expert(x) for expert in experts], axis=1)
 
 
-def _mix(weights: Any, views: Any) -> Any:
+def mix(weights: Any, views: Any) -> Any:
     """Weigh ``(batch, experts, dim)`` by ``(batch, experts)``."""
     return ops.einsum("be,bed->bd", weights, views)

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
-from urlm_helpers.sharing.base import Sharing, of_scenario, tower
+from urlm_helpers.features.base import built, dense
+from urlm_helpers.sharing.base import Sharing, of_scenario, tower, views
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class SharedBottom(Sharing):
     """One tower for all scenarios and tasks; only the heads differ [1]_.
 
@@ -36,16 +34,13 @@ class SharedBottom(Sharing):
 
     def build(self, x_shape: Any) -> None:
         """Create the tower."""
-        self.bottom = tower(self.units, "bottom")
-        self.bottom.build(x_shape)
-        self.built = True
+        self.bottom = built(tower(self.units, "bottom"), x_shape)
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
         return [self.bottom(x)] * self.tasks
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class FullyShared(SharedBottom):
     """One tower, and one output per task for all scenarios.
 
@@ -68,7 +63,6 @@ class FullyShared(SharedBottom):
     scenario_heads = False
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class Separate(Sharing):
     """A tower of its own for each scenario and task: nothing is shared from here on.
 
@@ -95,25 +89,20 @@ class Separate(Sharing):
     def build(self, x_shape: Any) -> None:
         """Create the towers, by task and then by scenario."""
         self.towers = [
-            tower(self.units, f"tower_{s}_{t}")
+            built(tower(self.units, f"tower_{s}_{t}"), x_shape)
             for t in range(self.tasks)
             for s in range(self.scenarios)
         ]
-        for one in self.towers:
-            one.build(x_shape)
-        self.built = True
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
-        every = [one(x) for one in self.towers]
         n = self.scenarios
         return [
-            of_scenario(ops.stack(every[t * n : (t + 1) * n], axis=1), scenario)
+            of_scenario(views(self.towers[t * n : (t + 1) * n], x), scenario)
             for t in range(self.tasks)
         ]
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class CrossStitch(Sharing):
     r"""A tower per task; after each layer the tasks exchange what they found [1]_.
 
@@ -166,20 +155,16 @@ class CrossStitch(Sharing):
         width = x_shape[-1]
         for i, units in enumerate(self.units):
             for t in range(n):
-                dense = keras.layers.Dense(
-                    units, activation="relu", name=f"dense_{i}_{t}"
-                )
-                dense.build((None, width))
-                self.layers.append(dense)
-            self.stitches.append(
-                self.add_weight(
-                    shape=(n, n),
-                    initializer=lambda shape, dtype=None: ops.cast(alpha, dtype),
-                    name=f"stitch_{i}",
-                )
+                name = f"dense_{i}_{t}"
+                layer = dense(units, (None, width), name, activation="relu")
+                self.layers.append(layer)
+            stitch = self.add_weight(
+                shape=(n, n),
+                initializer=lambda shape, dtype=None: ops.cast(alpha, dtype),
+                name=f"stitch_{i}",
             )
+            self.stitches.append(stitch)
             width = units
-        self.built = True
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
@@ -190,7 +175,3 @@ class CrossStitch(Sharing):
             mixed = ops.einsum("tu,bud->btd", stitch, ops.stack(found, axis=1))
             inputs = [mixed[:, t] for t in range(self.tasks)]
         return inputs
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "same": self.same}

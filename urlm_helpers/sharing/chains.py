@@ -6,25 +6,22 @@ from typing import Any
 import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
-from urlm_helpers.sharing.base import Sharing, tower
+from urlm_helpers.features.base import Configured, built, dense
+from urlm_helpers.sharing.base import Sharing, towers
 
 
-class _Link(keras.layers.Layer):
+class _Link(Configured, keras.layers.Layer):
     """Attention of a task over its parent's vector and its own."""
 
     def build(self, shape: Any) -> None:
         """Create the transfer and the three projections, each ``(width, width)``."""
         k = shape[-1]
-        self.transfer = keras.layers.Dense(k, activation="relu", name="transfer")
+        self.transfer = dense(k, (None, k), "transfer", activation="relu")
         self.value, self.key, self.query = (
-            keras.layers.Dense(k, use_bias=False, name=name)
+            dense(k, (None, k), name, use_bias=False)
             for name in ("value", "key", "query")
         )
-        for layer in (self.transfer, self.value, self.key, self.query):
-            layer.build((None, k))
         self.scale = k**-0.5
-        self.built = True
 
     def weights_of(self, parent: Any, own: Any) -> tuple[Any, Any]:
         """Return both vectors ``(batch, 2, width)`` and their shares ``(batch, 2)``."""
@@ -38,7 +35,6 @@ class _Link(keras.layers.Layer):
         return ops.einsum("bu,bud->bd", share, self.value(u))
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class AITM(Sharing):
     r"""Adaptive information transfer along the steps of a funnel [1]_.
 
@@ -95,9 +91,8 @@ class AITM(Sharing):
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, scenarios, units, **kwargs)
-        self.parents = [int(p) for p in range(-1, tasks - 1)]
-        if parents is not None:
-            self.parents = [int(p) for p in parents]
+        chain = range(-1, tasks - 1)
+        self.parents = [int(p) for p in (chain if parents is None else parents)]
         ordered = all(-1 <= p < task for task, p in enumerate(self.parents))
         if len(self.parents) != tasks or not ordered:
             raise ValueError(
@@ -107,15 +102,11 @@ class AITM(Sharing):
 
     def build(self, x_shape: Any) -> None:
         """Create one tower per task and one link per child."""
-        self.towers = [tower(self.units, f"tower_{t}") for t in range(self.tasks)]
-        for layer in self.towers:
-            layer.build(x_shape)
+        self.towers = towers(self.tasks, self.units, x_shape)
         children = [t for t, p in enumerate(self.parents) if p >= 0]
-        self._links = [_Link(name=f"link_{t}") for t in children]
-        for link in self._links:
-            link.build((None, self.width))
+        shape = (None, self.width)
+        self._links = [built(_Link(name=f"link_{t}"), shape) for t in children]
         self.links = dict(zip(children, self._links, strict=True))
-        self.built = True
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
@@ -129,14 +120,8 @@ class AITM(Sharing):
 
     def shares(self, x: Any, scenario: Any) -> dict[int, Any]:
         """Return how much each child takes from its parent, ``(batch,)`` per child."""
-        vectors = self(x, scenario)
-        return {
-            task: link.weights_of(vectors[self.parents[task]], self.towers[task](x))[1][
-                :, 0
-            ]
-            for task, link in self.links.items()
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "parents": self.parents}
+        vectors, found = self(x, scenario), {}
+        for task, link in self.links.items():
+            parent, own = vectors[self.parents[task]], self.towers[task](x)
+            found[task] = link.weights_of(parent, own)[1][:, 0]
+        return found

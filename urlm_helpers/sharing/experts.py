@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
-from urlm_helpers.sharing.base import Sharing, _gate, _views, of_scenario, tower
+from urlm_helpers.sharing.base import Sharing, even_gate, of_scenario, towers, views
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class MMoE(Sharing):
     r"""Multi-gate mixture of experts, with one gate per scenario and task.
 
@@ -71,17 +68,10 @@ class MMoE(Sharing):
 
     def build(self, x_shape: Any) -> None:
         """Create experts and gates."""
-        self.experts = [tower(self.units, f"expert_{e}") for e in range(self.n_experts)]
-        for expert in self.experts:
-            expert.build(x_shape)
-        gates = self.n_gates * self.n_experts
-        self.gate = keras.layers.Dense(gates, kernel_initializer="zeros", name="gate")
-        self.gate.build(x_shape)
-        own = range(self.tasks if self.tower_units else 0)
-        self.towers = [tower(self.tower_units, f"tower_{t}") for t in own]
-        for one in self.towers:
-            one.build((None, self.units[-1]))
-        self.built = True
+        self.experts = towers(self.n_experts, self.units, x_shape, "expert")
+        self.gate = even_gate(self.n_gates * self.n_experts, x_shape, "gate")
+        own = self.tasks if self.tower_units else 0
+        self.towers = towers(own, self.tower_units, (None, self.units[-1]))
 
     def gates(self, x: Any, scenario: Any) -> Any:
         """Return the weight of each expert, ``(batch, tasks, experts)``; sums to 1."""
@@ -92,20 +82,14 @@ class MMoE(Sharing):
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, width)`` per task."""
-        views = ops.stack([expert(x) for expert in self.experts], axis=1)
-        mixed = ops.einsum("bte,bed->btd", self.gates(x, scenario), views)
+        gates, found = self.gates(x, scenario), views(self.experts, x)
+        mixed = ops.einsum("bte,bed->btd", gates, found)
         vectors = [mixed[:, t] for t in range(self.tasks)]
         if not self.towers:
             return vectors
         return [one(v) for one, v in zip(self.towers, vectors, strict=True)]
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"experts": self.n_experts, "towers": self.tower_units}
-        return {**super().get_config(), **own}
 
-
-@keras.saving.register_keras_serializable(PACKAGE)
 class OMoE(MMoE):
     r"""Mixture of experts with one gate for all scenarios and tasks [1]_.
 
@@ -146,7 +130,6 @@ class OMoE(MMoE):
         return ops.repeat(one[:, None], self.tasks, axis=1)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class HMoE(MMoE):
     r"""Hybrid of implicit and explicit mixture of experts: scenarios mix their scores.
 
@@ -215,12 +198,12 @@ class HMoE(MMoE):
         super().build(x_shape)
         if self.scenarios > 1:
             n = self.scenarios * self.tasks * self.scenarios
-            self.label_gate = _gate(n, x_shape, "label_gate")
+            self.label_gate = even_gate(n, x_shape, "label_gate")
 
     def label_gates(self, x: Any, scenario: Any) -> Any:
         """Return the weight of each scenario's score, ``(batch, tasks, scenarios)``."""
         if self.scenarios == 1:
-            return ops.ones_like(x[:, :1, None]) * ops.ones((1, self.tasks, 1))
+            return ops.repeat(ops.ones_like(x[:, :1, None]), self.tasks, axis=1)
         shape = (-1, self.scenarios, self.tasks, self.scenarios)
         logits = of_scenario(ops.reshape(self.label_gate(x), shape), scenario)
         return ops.softmax(logits, axis=-1)
@@ -229,9 +212,8 @@ class HMoE(MMoE):
         """Map ``(batch, dim)`` to one ``(batch, width)`` per task."""
         shape = (-1, self.scenarios, self.tasks, self.n_experts)
         gates = ops.softmax(ops.reshape(self.gate(x), shape), axis=-1)
-        views = _views(self.experts, x)
         # (batch, tasks, scenarios, units[-1])
-        vectors = ops.einsum("bste,bed->btsd", gates, views)
+        vectors = ops.einsum("bste,bed->btsd", gates, views(self.experts, x))
         own = ops.one_hot(scenario, self.scenarios, dtype=vectors.dtype)
         own = own[:, None, :, None]  # (batch, 1, scenarios, 1)
         vectors = own * vectors + (1 - own) * ops.stop_gradient(vectors)

@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.attention import MASKED
+from urlm_helpers.features.base import built, dense
 from urlm_helpers.sharing.base import (
     Sharing,
-    _experts,
-    _gate,
-    _mix,
-    _views,
+    embed,
+    even_gate,
+    mix,
     of_scenario,
+    towers,
+    views,
 )
 
 
-class CustomizedGateControl(keras.layers.Layer):
+class CustomizedGateControl(Sharing):
     """One level of :class:`PLE`: own and shared experts, one gate per task.
 
     Parameters
@@ -42,22 +43,20 @@ class CustomizedGateControl(keras.layers.Layer):
         last: bool,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.tasks = tasks
-        self.scenarios = scenarios
-        self.units = tuple(units)
+        super().__init__(tasks, scenarios, units, **kwargs)
         self.n_own, self.n_shared, self.last = experts, shared_experts, last
 
     def build(self, x_shape: Any) -> None:
         """Create experts and gates; the experts of a task lie side by side."""
         n = self.tasks * self.n_own
-        self.own = _experts(n, self.units, x_shape, "own")
-        self.shared = _experts(self.n_shared, self.units, x_shape, "shared")
+        self.own = towers(n, self.units, x_shape, "own")
+        self.shared = towers(self.n_shared, self.units, x_shape, "shared")
         each = self.scenarios * (self.n_own + self.n_shared)
-        self.task_gates = [_gate(each, x_shape, f"gate_{t}") for t in range(self.tasks)]
+        self.task_gates = [
+            even_gate(each, x_shape, f"gate_{t}") for t in range(self.tasks)
+        ]
         if not self.last:
-            self.shared_gate = _gate(n + self.n_shared, x_shape, "shared_gate")
-        self.built = True
+            self.shared_gate = even_gate(n + self.n_shared, x_shape, "shared_gate")
 
     def gates(self, inputs: Sequence[Any], scenario: Any) -> list[Any]:
         """Return each task's weights, ``(batch, experts + shared_experts)``."""
@@ -73,23 +72,22 @@ class CustomizedGateControl(keras.layers.Layer):
         After the last level there is no shared one.
         """
         n = self.n_own
-        common = _views(self.shared, inputs[-1])  # (batch, shared_experts, units[-1])
+        common = views(self.shared, inputs[-1])  # (batch, shared_experts, units[-1])
         own = [
-            _views(self.own[t * n : (t + 1) * n], inputs[t]) for t in range(self.tasks)
+            views(self.own[t * n : (t + 1) * n], inputs[t]) for t in range(self.tasks)
         ]
         weights = self.gates(inputs, scenario)
         mixed = [
-            _mix(w, ops.concatenate([views, common], axis=1))
-            for w, views in zip(weights, own, strict=True)
+            mix(w, ops.concatenate([found, common], axis=1))
+            for w, found in zip(weights, own, strict=True)
         ]
         if not self.last:
             everything = ops.concatenate([*own, common], axis=1)
             weight = ops.softmax(self.shared_gate(inputs[-1]), axis=-1)
-            mixed.append(_mix(weight, everything))
+            mixed.append(mix(weight, everything))
         return mixed
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class PLE(Sharing):
     r"""Progressive layered extraction: experts of a task, experts of all, in levels.
 
@@ -151,25 +149,19 @@ class PLE(Sharing):
                 f"level; got experts={experts}, shared_experts={shared_experts}, "
                 f"levels={levels}"
             )
-        self.n_experts, self.n_shared = experts, shared_experts
-        self.n_levels = levels
+        self.n_experts, self.n_shared, self.n_levels = experts, shared_experts, levels
 
     def build(self, x_shape: Any) -> None:
         """Create the levels."""
         self.levels = []
         for level in range(self.n_levels):
+            last = level == self.n_levels - 1
+            own, shared = self.n_experts, self.n_shared
             one = CustomizedGateControl(
-                self.tasks,
-                self.scenarios,
-                self.units,
-                self.n_experts,
-                self.n_shared,
-                last=level == self.n_levels - 1,
-                name=f"level_{level}",
+                *self.size, own, shared, last, name=f"level_{level}"
             )
-            one.build(x_shape if level == 0 else (None, self.width))
-            self.levels.append(one)
-        self.built = True
+            shape = x_shape if level == 0 else (None, self.width)
+            self.levels.append(built(one, shape))
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
@@ -178,17 +170,7 @@ class PLE(Sharing):
             vectors = level(vectors, scenario)
         return vectors
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "experts": self.n_experts,
-            "shared_experts": self.n_shared,
-            "levels": self.n_levels,
-        }
 
-
-@keras.saving.register_keras_serializable(PACKAGE)
 class HiNet(Sharing):
     r"""Hierarchical information extraction: first by scenario, then by task [1]_.
 
@@ -245,58 +227,40 @@ class HiNet(Sharing):
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, scenarios, units, **kwargs)
-        self.n_experts = experts
-        self.embedding_dim = embedding
+        self.n_experts, self.embedding_dim = experts, embedding
 
     def build(self, x_shape: Any) -> None:
         """Create both levels."""
         mixtures = 1 + self.scenarios  # the one of all scenarios comes first
         n = mixtures * self.n_experts
-        self.experts = _experts(n, self.units, x_shape, "expert")
-        self.gate = _gate(n, x_shape, "gate")
+        self.experts = towers(n, self.units, x_shape, "expert")
+        self.gate = even_gate(n, x_shape, "gate")
         if self.scenarios > 2:
-            self.embedding = keras.layers.Embedding(
-                self.scenarios, self.embedding_dim, name="embedding"
-            )
-            self.embedding.build()
-            self.attend = keras.layers.Dense(self.scenarios, name="attend")
-            self.attend.build((None, self.embedding_dim))
-        self.by_task = CustomizedGateControl(
-            self.tasks,
-            self.scenarios,
-            self.units,
-            self.n_experts,
-            self.n_experts,
-            last=True,
-            name="by_task",
-        )
+            self.embedding = embed(self.scenarios, self.embedding_dim)
+            self.attend = dense(self.scenarios, (None, self.embedding_dim), "attend")
+        n = self.n_experts
+        by_task = CustomizedGateControl(*self.size, n, n, last=True, name="by_task")
         parts = 3 if self.scenarios > 1 else 2
-        self.by_task.build((None, parts * self.width))
-        self.built = True
+        self.by_task = built(by_task, (None, parts * self.width))
 
     def attention(self) -> Any:
         """Return how much a scenario (row) takes from each other one (column)."""
-        own = ops.eye(self.scenarios)
+        own = ops.eye(self.scenarios, dtype=self.compute_dtype)
         if self.scenarios < 3:
             return 1.0 - own
         logits = self.attend(self.embedding(ops.arange(self.scenarios)))
-        return ops.softmax(logits - 1e9 * own, axis=-1)
+        return ops.softmax(ops.where(own > 0, MASKED, logits), axis=-1)
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
         shape = (-1, 1 + self.scenarios, self.n_experts)
         gates = ops.softmax(ops.reshape(self.gate(x), shape), axis=-1)
-        views = ops.reshape(_views(self.experts, x), (*shape, self.width))
-        found = ops.einsum("bme,bmed->bmd", gates, views)
+        each = ops.reshape(views(self.experts, x), (*shape, self.width))
+        found = ops.einsum("bme,bmed->bmd", gates, each)
         every = found[:, 1:]  # (batch, scenarios, units[-1])
         parts = [found[:, 0], of_scenario(every, scenario)]
         if self.scenarios > 1:
             weights = ops.take(self.attention(), scenario, axis=0)
-            parts.append(_mix(weights, every))
+            parts.append(mix(weights, every))
         extracted = ops.concatenate(parts, axis=-1)
         return self.by_task([extracted] * (self.tasks + 1), scenario)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"experts": self.n_experts, "embedding": self.embedding_dim}
-        return {**super().get_config(), **own}

@@ -6,25 +6,20 @@ from typing import Any
 import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
-from urlm_helpers.sharing.base import Sharing, tower
+from urlm_helpers.features.base import Configured, built
+from urlm_helpers.sharing.base import Sharing, embed, towers
 
 
 def gate_unit(hidden: int, out: int, x_shape: Any, name: str) -> keras.Sequential:
     r"""Return the paper's GateNU without its factor 2: :math:`\sigma(W\,ReLU(W'z))`."""
-    gate = keras.Sequential(
-        [
-            keras.layers.Dense(hidden, activation="relu", name="hidden"),
-            keras.layers.Dense(out, activation="sigmoid", name="out"),
-        ],
-        name=name,
-    )
-    gate.build(x_shape)
-    return gate
+    layers = [
+        keras.layers.Dense(hidden, activation="relu", name="hidden"),
+        keras.layers.Dense(out, activation="sigmoid", name="out"),
+    ]
+    return built(keras.Sequential(layers, name=name), x_shape)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class FeatureGate(keras.layers.Layer):
+class FeatureGate(Configured, keras.layers.Layer):
     r"""What each feature is worth in a scenario: the gate of EPNet [1]_.
 
     .. math:: x' = 2 \sigma(W \, \mathrm{ReLU}(W' [e_s, \mathrm{sg}(x)] + b') + b)
@@ -59,13 +54,9 @@ class FeatureGate(keras.layers.Layer):
 
     def build(self, x_shape: Any) -> None:
         """Create the scenarios' embeddings and the gate."""
-        self.embedding = keras.layers.Embedding(
-            self.scenarios, self.embedding_dim, name="embedding"
-        )
-        self.embedding.build()
+        self.embedding = embed(self.scenarios, self.embedding_dim)
         seen = (None, self.embedding_dim + x_shape[-1])
         self.gate = gate_unit(self.hidden, x_shape[-1], seen, "gate")
-        self.built = True
 
     def seen(self, x: Any, scenario: Any) -> Any:
         """Return what gates look at, ``(batch, embedding + dim)``: no gradient to x."""
@@ -76,13 +67,7 @@ class FeatureGate(keras.layers.Layer):
         """Map ``(batch, dim)`` to the same shape."""
         return 2.0 * self.gate(self.seen(x, scenario)) * x
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"scenarios": self.scenarios, "hidden": self.hidden}
-        return {**super().get_config(), **own, "embedding": self.embedding_dim}
 
-
-@keras.saving.register_keras_serializable(PACKAGE)
 class PEPNet(Sharing):
     r"""Gates from the scenario on the features, and from the person on every layer.
 
@@ -132,25 +117,20 @@ class PEPNet(Sharing):
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, scenarios, units, **kwargs)
-        self.gate_units = gate
-        self.embedding_dim = embedding
+        self.gate_units, self.embedding_dim = gate, embedding
 
     def build(self, x_shape: Any) -> None:
         """Create gates and towers."""
-        dim = x_shape[-1]
-        seen = (None, self.embedding_dim + dim)
-        self.feature_gate = FeatureGate(
+        seen = (None, self.embedding_dim + x_shape[-1])
+        gate = FeatureGate(
             self.scenarios, self.gate_units, self.embedding_dim, name="feature_gate"
         )
-        self.feature_gate.build(x_shape)
+        self.feature_gate = built(gate, x_shape)
         self.layer_gates = [
             gate_unit(self.gate_units, sum(self.units), seen, f"layer_gate_{t}")
             for t in range(self.tasks)
         ]
-        self.towers = [tower(self.units, f"tower_{t}") for t in range(self.tasks)]
-        for one in self.towers:
-            one.build(x_shape)
-        self.built = True
+        self.towers = towers(self.tasks, self.units, x_shape)
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
@@ -165,8 +145,3 @@ class PEPNet(Sharing):
                 start += units
             vectors.append(h)
         return vectors
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"gate": self.gate_units, "embedding": self.embedding_dim}
-        return {**super().get_config(), **own}

@@ -6,12 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from urlm_helpers.features.embedding import PACKAGE
-from urlm_helpers.sharing.base import Sharing, of_scenario, tower
+from urlm_helpers.features.base import Configured, built
+from urlm_helpers.sharing.base import Sharing, embed, of_scenario, tower
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class PartitionedNorm(keras.layers.Layer):
+class PartitionedNorm(Configured, keras.layers.Layer):
     r"""Batch normalization with the statistics of the row's scenario [1]_.
 
     .. math:: z' = (\gamma \gamma_p) \frac{z - \mu_p}{\sqrt{\sigma_p^2 + \epsilon}}
@@ -56,29 +55,23 @@ class PartitionedNorm(keras.layers.Layer):
         epsilon: float = 1e-3,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.scenarios = scenarios
-        self.momentum = momentum
-        self.epsilon = epsilon
+        # half precision has too few digits for a variance and for a small step
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.scenarios, self.momentum, self.epsilon = scenarios, momentum, epsilon
 
     def build(self, z_shape: Any, scenario_shape: Any = None) -> None:
         """Create scale and shift, common and per scenario, and the moving averages."""
         dim, n = z_shape[-1], self.scenarios
-
-        def make(name: str, shape: tuple[int, ...], initial: str, **kwargs: Any) -> Any:
-            return self.add_weight(
-                shape=shape, initializer=initial, name=name, **kwargs
-            )
-
-        self.gamma = make("gamma", (dim,), "ones")
-        self.beta = make("beta", (dim,), "zeros")
-        self.gamma_p = make("gamma_p", (n, dim), "ones")
-        self.beta_p = make("beta_p", (n, dim), "zeros")
-        self.moving_mean = make("moving_mean", (n, dim), "zeros", trainable=False)
+        make = self.add_weight
+        self.gamma = make((dim,), "ones", name="gamma")
+        self.beta = make((dim,), "zeros", name="beta")
+        self.gamma_p = make((n, dim), "ones", name="gamma_p")
+        self.beta_p = make((n, dim), "zeros", name="beta_p")
+        average: dict[str, Any] = {"shape": (n, dim), "trainable": False}
+        self.moving_mean = make(initializer="zeros", name="moving_mean", **average)
         self.moving_variance = make(
-            "moving_variance", (n, dim), "ones", trainable=False
+            initializer="ones", name="moving_variance", **average
         )
-        self.built = True
 
     def _batch_statistics(self, z: Any, own: Any) -> tuple[Any, Any]:
         """Return mean and variance of each scenario; move the averages."""
@@ -86,19 +79,16 @@ class PartitionedNorm(keras.layers.Layer):
         share = ops.transpose(own) / ops.maximum(rows, 1.0)  # (scenarios, batch)
         mean = ops.matmul(share, z)  # (scenarios, dim)
         variance = ops.matmul(share, ops.square(z - ops.matmul(own, mean)))
-        enough = rows >= 2
-        statistics = []
-        for average, value in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance),
-        ):
+
+        def moved(average: Any, value: Any) -> Any:
             before = ops.convert_to_tensor(average)
-            value = ops.where(enough, value, before)
+            value = ops.where(rows >= 2, value, before)
             # without enough rows the value is the average itself: no change
             step = (1 - self.momentum) * (ops.stop_gradient(value) - before)
             average.assign(before + step)
-            statistics.append(value)
-        return statistics[0], statistics[1]
+            return value
+
+        return moved(self.moving_mean, mean), moved(self.moving_variance, variance)
 
     def call(self, z: Any, scenario: Any, training: bool = False) -> Any:
         """Normalize ``(batch, dim)`` by the scenario ``(batch,)`` of each row."""
@@ -109,21 +99,11 @@ class PartitionedNorm(keras.layers.Layer):
             mean, variance = self.moving_mean, self.moving_variance
         scale = self.gamma * self.gamma_p / ops.sqrt(variance + self.epsilon)
         shift = self.beta + self.beta_p
-        return (z - ops.matmul(own, mean)) * ops.matmul(own, scale) + ops.matmul(
-            own, shift
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "scenarios": self.scenarios,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-        }
+        centered = z - ops.matmul(own, mean)
+        return centered * ops.matmul(own, scale) + ops.matmul(own, shift)
 
 
-class StarDense(keras.layers.Layer):
+class StarDense(Configured, keras.layers.Layer):
     r"""A dense layer with a common and a scenario's weights, multiplied.
 
     .. math:: h = \mathrm{ReLU}((W \otimes W_p)^\top x + b + b_p)
@@ -138,23 +118,16 @@ class StarDense(keras.layers.Layer):
 
     def __init__(self, scenarios: int, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.scenarios = scenarios
-        self.units = units
+        self.scenarios, self.units = scenarios, units
 
     def build(self, x_shape: Any) -> None:
         """Create the common weights and those of each scenario."""
         n, dim, units = self.scenarios, x_shape[-1], self.units
-        self.kernel = self.add_weight(
-            shape=(dim, units), initializer="glorot_uniform", name="kernel"
-        )
-        self.bias = self.add_weight(shape=(units,), initializer="zeros", name="bias")
-        self.kernel_p = self.add_weight(
-            shape=(n, dim, units), initializer="ones", name="kernel_p"
-        )
-        self.bias_p = self.add_weight(
-            shape=(n, units), initializer="zeros", name="bias_p"
-        )
-        self.built = True
+        make = self.add_weight
+        self.kernel = make((dim, units), "glorot_uniform", name="kernel")
+        self.bias = make((units,), "zeros", name="bias")
+        self.kernel_p = make((n, dim, units), "ones", name="kernel_p")
+        self.bias_p = make((n, units), "zeros", name="bias_p")
 
     def call(self, x: Any, scenario: Any) -> Any:
         """Map ``(batch, dim)`` to ``(batch, units)``."""
@@ -162,7 +135,6 @@ class StarDense(keras.layers.Layer):
         return ops.relu(of_scenario(every + self.bias + self.bias_p, scenario))
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class STAR(Sharing):
     r"""Star topology: common weights in the center, each scenario's around them [1]_.
 
@@ -213,8 +185,7 @@ class STAR(Sharing):
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, scenarios, units, **kwargs)
-        self.auxiliary_units = auxiliary
-        self.embedding_dim = embedding
+        self.auxiliary_units, self.embedding_dim = auxiliary, embedding
 
     @property
     def width(self) -> int:
@@ -223,22 +194,16 @@ class STAR(Sharing):
 
     def build(self, x_shape: Any) -> None:
         """Create normalization, layers, and the auxiliary network."""
-        self.norm = PartitionedNorm(self.scenarios, name="norm")
-        self.norm.build(x_shape)
+        self.norm = built(PartitionedNorm(self.scenarios, name="norm"), x_shape)
         self.layers = []
         dim = x_shape[-1]
         for i, units in enumerate(self.units):
             layer = StarDense(self.scenarios, units, name=f"star_{i}")
-            layer.build((None, dim))
-            self.layers.append(layer)
+            self.layers.append(built(layer, (None, dim)))
             dim = units
-        self.embedding = keras.layers.Embedding(
-            self.scenarios, self.embedding_dim, name="embedding"
-        )
-        self.embedding.build()
-        self.auxiliary = tower((self.auxiliary_units,), "auxiliary")
-        self.auxiliary.build((None, x_shape[-1] + self.embedding_dim))
-        self.built = True
+        self.embedding = embed(self.scenarios, self.embedding_dim)
+        auxiliary = tower((self.auxiliary_units,), "auxiliary")
+        self.auxiliary = built(auxiliary, (None, x_shape[-1] + self.embedding_dim))
 
     def call(self, x: Any, scenario: Any, training: bool = False) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, width)`` per task."""
@@ -247,8 +212,3 @@ class STAR(Sharing):
             h = layer(h, scenario)
         seen = ops.concatenate([x, self.embedding(scenario)], axis=-1)
         return [ops.concatenate([h, self.auxiliary(seen)], axis=-1)] * self.tasks
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"auxiliary": self.auxiliary_units, "embedding": self.embedding_dim}
-        return {**super().get_config(), **own}

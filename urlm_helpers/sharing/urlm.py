@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.base import built
 from urlm_helpers.sharing.experts import MMoE
 from urlm_helpers.sharing.pepnet import FeatureGate
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class URLM(MMoE):
     r"""The scenario scales the features, scenario and task weigh shared experts.
 
@@ -60,22 +57,16 @@ class URLM(MMoE):
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, scenarios, units, experts, **kwargs)
-        self.gate_units = gate
-        self.embedding_dim = embedding
+        self.gate_units, self.embedding_dim = gate, embedding
 
     def build(self, x_shape: Any) -> None:
         """Create the scenario's gate, experts and their gates."""
-        self.feature_gate = FeatureGate(
+        gate = FeatureGate(
             self.scenarios, self.gate_units, self.embedding_dim, name="feature_gate"
         )
-        self.feature_gate.build(x_shape)
+        self.feature_gate = built(gate, x_shape)
         super().build(x_shape)
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
         return super().call(self.feature_gate(x, scenario), scenario)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"gate": self.gate_units, "embedding": self.embedding_dim}
-        return {**super().get_config(), **own}

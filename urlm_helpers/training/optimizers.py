@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from urlm_helpers.features.embedding import PACKAGE
+from urlm_helpers.features.base import PACKAGE
 
 TABLE = "embeddings"
 """Name of the variable of a ``keras.layers.Embedding``."""
