@@ -62,10 +62,10 @@ class Service:
     >>> service = Service(Half(), Encoder(data, "2026-01-02", min_count=1))
     >>> service.score({"user": 7, "scenario": "shop", "items": ["b", "z"]})["scores"]
     [{'item': 'b', 'click': 0.5}, {'item': 'z', 'click': 0.5}]
-    >>> service.score({"user": 7, "scenario": "shelf", "items": ["b"]})
+    >>> service.recommend({"user": 7, "scenario": "shop", "k": 0})
     Traceback (most recent call last):
         ...
-    urlm_helpers.serving.Refused: scenario must be one of ['shop'], got 'shelf'
+    urlm_helpers.serving.http_server.Refused: k must be an integer from 1 to 100, got 0
     >>> import urllib.request
     >>> with service:
     ...     urllib.request.urlopen(service.url + "/health").status
