@@ -7,12 +7,11 @@ from urlm_helpers.recommendation.rerank import at_most, best, dpp, mmr, never
 from urlm_helpers.recommendation.vector_index import VectorIndex, latencies, overlap
 
 if TYPE_CHECKING:
-    from urlm_helpers.recommendation.towers import (
-        TwoTower,
-        fit_towers,
+    from urlm_helpers.recommendation.in_batch import (
         in_batch_softmax,
         sampling_probability,
     )
+    from urlm_helpers.recommendation.towers import TwoTower, fit_towers
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,6 @@ catalog can be made beforehand and a request is a search for the nearest of them
 `urlm_helpers.recommendation.VectorIndex`.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +12,20 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from keras_rs.layers import SamplingProbabilityCorrection
 from numpy.typing import ArrayLike, NDArray
 
-from urlm_helpers.features.embedding import PACKAGE, FieldEmbedding
+from urlm_helpers.features.base import Configured
+from urlm_helpers.features.embedding import FieldEmbedding
 from urlm_helpers.features.pooling import MeanPool
 from urlm_helpers.preprocessing.spec import InputSpec
+from urlm_helpers.recommendation.in_batch import (
+    in_batch_softmax,
+    sampling_probability,
+)
 from urlm_helpers.sharing.base import tower
 from urlm_helpers.training.batches import Batches, feed
+from urlm_helpers.training.devices import compiling
+from urlm_helpers.training.loop import STEPS_PER_EXECUTION
 
 HISTORY = "history"
 """The name that stands for the history among a tower's columns."""
@@ -29,66 +34,7 @@ CHUNK = 16_384
 """Rows that a tower maps at a time."""
 
 
-def in_batch_softmax(
-    user: Any, item: Any, candidate: Any, probability: Any, temperature: float
-) -> Any:
-    r"""Return the loss of each row against the other rows' items, ``(batch,)``.
-
-    .. math:: -\log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}, \qquad
-              s_{ij} = \frac{u_i^\top v_j}{\tau} - \log Q_j
-
-    A popular item is in many batches, which teaches the towers that it fits nobody;
-    :math:`-\log Q_j` takes that back [1]_. A row j of the same item as row i is no
-    negative of it and is left out of the sum.
-
-    Parameters
-    ----------
-    user, item : tensor, shape (batch, dim)
-        Vectors of the rows' users and items.
-    candidate : int tensor, shape (batch,)
-        The rows' item ids.
-    probability : tensor, shape (batch,)
-        How likely each row's item is to be drawn into a batch, Q; ones for no
-        correction.
-    temperature : float
-        The τ above.
-
-    Notes
-    -----
-    ``keras_rs.layers.RemoveAccidentalHits`` would be the layer for the same items. In
-    keras-rs 0.4.0 it returns the logits as they are
-    (https://github.com/keras-team/keras-rs/pull/206), so the mask is drawn here.
-
-    With the mask, the correction is right as long as no item fills much of a batch:
-    where it does, the sum lacks that item's other rows.
-
-    References
-    ----------
-    .. [1] X. Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-       Recommendations", RecSys 2019. doi:10.1145/3298689.3346996
-
-    Examples
-    --------
-    >>> vector = np.eye(2, dtype="float32")
-    >>> loss = in_batch_softmax(vector, vector, [7, 9], np.ones(2, "float32"), 1.0)
-    >>> bool(np.allclose(loss, np.log(1 + 1 / np.e)))
-    True
-    >>> loss = in_batch_softmax(vector, vector, [7, 7], np.ones(2, "float32"), 1.0)
-    >>> np.asarray(loss).tolist()
-    [0.0, 0.0]
-    """
-    scores = ops.matmul(user, ops.transpose(item)) / temperature  # (batch, batch)
-    correct = SamplingProbabilityCorrection(epsilon=1e-12)
-    logits = correct(scores, ops.convert_to_tensor(probability, scores.dtype))
-    ids = ops.convert_to_tensor(candidate)
-    own = ops.eye(ops.shape(scores)[0], dtype="bool")
-    same = ops.equal(ids[:, None], ids[None, :])
-    logits = ops.where(ops.logical_and(same, ops.logical_not(own)), -1e9, logits)
-    return ops.logsumexp(logits, axis=-1) - ops.diagonal(logits)
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class Tower(keras.layers.Layer):
+class Tower(Configured, keras.layers.Layer):
     """Columns of one side → embeddings and numbers → dense layers → one vector.
 
     Parameters
@@ -136,14 +82,15 @@ class Tower(keras.layers.Layer):
         self.has_history = HISTORY in self.columns
         sizes = self.spec.fields
         if self.fields:
-            own = [sizes[fields[f]] for f in self.fields]
+            own = [sizes[c] for c in self.columns if c in sizes]
             self.embedding = FieldEmbedding(own, dim)
         if self.has_history:
-            past_sizes = [sizes[f] for f in self.spec.history_fields]
-            self.past_embedding = FieldEmbedding(past_sizes, dim)
+            own = [sizes[f] for f in self.spec.history_fields]
+            self.past_embedding = FieldEmbedding(own, dim)
         self.pool = MeanPool()
         self.dense = tower(self.units, "dense")
-        self.out = keras.layers.Dense(dim, name="out")
+        # products of two vectors, and their softmax, are not of half precision
+        self.out = keras.layers.Dense(dim, name="out", dtype="float32")
 
     def build(self, input_shape: Any = None) -> None:
         """Create the variables of every part."""
@@ -178,18 +125,10 @@ class Tower(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "spec": self.spec.to_dict(),
-            "columns": self.columns,
-            "dim": self.dim,
-            "units": self.units,
-            "unit_length": self.unit_length,
-        }
+        return {**super().get_config(), "spec": self.spec.to_dict()}
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class TwoTower(keras.Model):
+class TwoTower(Configured, keras.Model):
     """A user tower and an item tower that meet in one inner product [1]_.
 
     Parameters
@@ -269,14 +208,7 @@ class TwoTower(keras.Model):
         """Return the vectors of users and of items, ``(batch, dim)`` each."""
         return self.user_tower(x), self.item_tower(x)
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> Any:
         """Return the mean of `in_batch_softmax`; ``y`` is Q."""
         user, item = y_pred
         rows = in_batch_softmax(user, item, x["candidate"], y, self.temperature)
@@ -292,15 +224,7 @@ class TwoTower(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        side = self.user_tower.get_config()
-        shared = {name: side[name] for name in ("spec", "dim", "units", "unit_length")}
-        return {
-            **super().get_config(),
-            **shared,
-            "user": self.user_tower.columns,
-            "item": self.item_tower.columns,
-            "temperature": self.temperature,
-        }
+        return {**super().get_config(), "spec": self.user_tower.spec.to_dict()}
 
 
 def _in_chunks(side: Tower, x: Mapping[str, np.ndarray]) -> NDArray[np.float32]:
@@ -310,20 +234,6 @@ def _in_chunks(side: Tower, x: Mapping[str, np.ndarray]) -> NDArray[np.float32]:
         for at in range(0, rows, CHUNK)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, side.dim), np.float32)
-
-
-def sampling_probability(items: ArrayLike) -> NDArray[np.float32]:
-    """Return the share of the rows that have the same item, ``(rows,)``.
-
-    That is Q of `in_batch_softmax` where batches are drawn from these rows.
-
-    Examples
-    --------
-    >>> sampling_probability(["a", "b", "a", "a"]).tolist()
-    [0.75, 0.25, 0.75, 0.75]
-    """
-    _, code, count = np.unique(items, return_inverse=True, return_counts=True)
-    return (count[code] / len(code)).astype(np.float32)
 
 
 def fit_towers(
@@ -381,19 +291,13 @@ def fit_towers(
     q = sampling_probability(ids) if corrected else np.ones(len(ids), np.float32)
     codes = np.unique(ids, return_inverse=True)[1].astype("int32")
     batches = Batches({**x, "candidate": codes}, q, rows, batch_size, seed)
-    torch = keras.backend.backend() == "torch"  # has no XLA, and one step a call
-    model.compile(
-        optimizer=keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batches))
-        ),
-        jit_compile="auto" if torch else True,
-        steps_per_execution=1 if torch else min(20, len(batches)),
-    )
+    steps = epochs * len(batches)
+    falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    how = compiling(min(STEPS_PER_EXECUTION, len(batches)))
+    model.compile(keras.optimizers.Adam(falling), **how)
     loss = []
     for _ in range(epochs):
         batches.on_epoch_end()
-        order = list(range(len(batches)))
-        random.shuffle(order)  # as Keras's own fit does, after the rows
-        data = feed(batches, order)
+        data = feed(batches, batches.order())
         loss += model.fit(data, verbose=0, shuffle=False).history["loss"]
     return pd.DataFrame({"epoch": np.arange(1, epochs + 1), "loss": loss})
