@@ -47,6 +47,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -466,7 +467,7 @@ def test_all(
     ready = 0.0
     start = time.monotonic()
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(speed.beside, lambda p=p: test(p)) for p in todo}
+        futures = {pool.submit(speed.beside, partial(test, p)) for p in todo}
         for done, future in enumerate(as_completed(futures), start=1):
             run = future.result()
             name = in_repository(run.path)
