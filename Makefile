@@ -51,7 +51,8 @@ $(VENV)/.installed: $(LOCK) pyproject.toml tools/environment.sh
 
 # The site's tools alone: a tenth of what the notebooks need.
 $(SITE_VENV)/.installed: $(SITE_LOCK) tools/environment.sh
-	tools/environment.sh --site $(SITE_VENV) ANY -r $(SITE_LOCK)
+	tools/environment.sh --site $(SITE_VENV) ANY -r $(SITE_LOCK) \
+		$(if $(filter %.lock,$(SITE_LOCK)),--no-deps)
 	@touch $@
 
 lab: $(VENV)/.installed
@@ -86,7 +87,7 @@ test-links: $(SITE_VENV)/.installed
 	$(SITE_VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
 
 test-colab: .venv-colab/.installed
-	.venv-colab/bin/python -m pytest $(NO_BROWSER) --ignore tests/book/test_repository.py
+	.venv-colab/bin/python -m pytest urlm_helpers tests --ignore tests/book
 	.venv-colab/bin/python tools/notebooks.py test --jobs $(JOBS)
 
 test-backends: .venv-backends/.installed

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes a virtual environment and installs into it; the Makefile calls it.
 #   tools/environment.sh [--site] FOLDER ANY|3.13 [arguments of `pip install`]
-# The package comes into it too, except with --site, for which the arguments are a whole
-# list of pins: nothing is looked up or compiled ahead, which takes longer than the build.
+# The package comes into it too, except with --site. That also leaves out compiling all
+# that is installed, which takes longer than the one build of the site.
 # With uv when there is one, otherwise with plain venv and pip. The interpreter is the
 # first of $PYTHON, python3.13, python3.12, python3.11 and python3 that runs (a name on
 # the PATH may be a stub that does not) and is 3.11, 3.12 or 3.13.
@@ -84,7 +84,7 @@ if command -v uv >/dev/null 2>&1; then
     [ -z "$site" ] || seed=
     [ -e "$folder" ] ||
         uv venv --quiet $seed --no-project --python "$python" "$folder"
-    uv pip install --quiet --python "$folder/bin/python" ${site:+--no-deps} "$@"
+    uv pip install --quiet --python "$folder/bin/python" "$@"
     [ -n "$site" ] || uv pip install --quiet --python "$folder/bin/python" \
         --no-deps --no-build-isolation -e .
 else
@@ -93,6 +93,6 @@ else
         echo "venv failed. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2
         exit 1
     }
-    quiet_pip ${site:+--no-deps --no-compile} "$@"
+    quiet_pip ${site:+--no-compile} "$@"
     [ -n "$site" ] || quiet_pip --no-deps --no-build-isolation -e .
 fi
