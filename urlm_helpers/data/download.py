@@ -187,8 +187,7 @@ def _fill(source: Source, target: Path, work: Path) -> None:
     if not found:
         archive = _download(source, work)
     elif not hash_matches(archive, source.checksum):
-        what = f"its checksum is not {source.checksum}."
-        what = f"{archive} is not the official archive: {what}"
+        what = f"{archive} is not the official archive, with {source.checksum}."
         raise _failure(source, what, "Delete it and run again to download it.")
     kept = found or source.checksum is not None
     if not found and kept:

@@ -84,7 +84,13 @@ class Encoder:
         self.history_fields = tuple(history_fields)
         self.history_length, self.windows = history_length, tuple(windows)
         self.events = self._describe_events()
-        self._number_keys()
+        # text columns to look back by, numbered: integers are grouped faster
+        self._numbers = {
+            key: Vocabulary.fit(self.events[key])
+            for key in self.keys
+            if not pd.api.types.is_numeric_dtype(self.events[key])
+        }
+        self._key_events = self._numbered(self.events)
 
         until = pd.Timestamp(fit_until)
         rows = self._integrate(dataset.interactions)
@@ -98,8 +104,9 @@ class Encoder:
         names += ("scenario", *schema.context_categorical)
         self.vocabularies = {}
         for name in names:
-            seen = past_events if name in self.history_fields else rows[past]
-            self.vocabularies[name] = Vocabulary.fit(seen[name], min_count)
+            earlier = name in self.history_fields
+            seen = past_events[name] if earlier else rows[name][past]
+            self.vocabularies[name] = Vocabulary.fit(seen, min_count)
         raw = self._numeric(rows)
         self.numeric_names = tuple(raw)
         self.scaler = Scaler.fit(_columns(raw, len(rows))[past])
@@ -123,15 +130,6 @@ class Encoder:
             features = items[["item", *lacking]]
             events = events.merge(features, on="item", how="left", validate="m:1")
         return events
-
-    def _number_keys(self) -> None:
-        """Number the text columns to look back by: integers are grouped faster."""
-        self._numbers = {
-            column: Vocabulary.fit(self.events[column])
-            for column in self.keys
-            if not pd.api.types.is_numeric_dtype(self.events[column])
-        }
-        self._key_events = self._numbered(self.events)
 
     def _numbered(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return time and keys of events or rows, the text columns numbered."""
