@@ -46,8 +46,8 @@ def cells(
     probability = not set(metrics) <= ORDER_METRICS
     columns = {}
     for task in tasks:
-        y, p = predictions[f"y_{task}"], predictions[f"p_{task}"]
-        columns[task] = checked(y, p, weight, probability=probability)
+        label, score = predictions[f"y_{task}"], predictions[f"p_{task}"]
+        columns[task] = checked(label, score, weight, probability=probability)
     found: dict[tuple[object, str], Cell] = {}
     for s, label in enumerate(scenarios):
         rows = np.flatnonzero(scenario == s)

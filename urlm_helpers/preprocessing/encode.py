@@ -205,7 +205,9 @@ class Encoder:
         """Encode integrated rows whose raw numeric columns are known."""
         fields = [v.encode(rows[name]) for name, v in self.vocabularies.items()]
         fields += [b.encode(raw[name]) for name, b in self.buckets.items()]
-        scenario = pd.Index(self.schema.scenarios).get_indexer(rows["scenario"])
+        scenario = pd.Index(self.schema.scenarios).get_indexer(
+            pd.Index(rows["scenario"])
+        )
         return {
             "fields": np.stack(fields, axis=1),
             "numeric": self.scaler.transform(_columns(raw, len(rows))),

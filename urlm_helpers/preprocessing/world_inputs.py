@@ -36,14 +36,14 @@ def world_inputs(
     schema = world.schema
     people, goods = world.people, world.goods
     user, item = log["user"].to_numpy(), log["item"].to_numpy()
-    scenario = pd.Index(schema.scenarios).get_indexer(log["scenario"])
+    scenario = pd.Index(schema.scenarios).get_indexer(pd.Index(log["scenario"]))
     queries = pd.Index(["none", *world.categories])
     fields = {  # each row's number, and how many there are
         "user": (user, world.users),
         "item": (item, world.items),
         "scenario": (scenario, len(schema.scenarios)),
         "category": (goods.category[item], len(world.categories)),
-        "query": (queries.get_indexer(log["query"]), len(queries)),
+        "query": (queries.get_indexer(pd.Index(log["query"])), len(queries)),
     }
     numeric = np.column_stack(
         [

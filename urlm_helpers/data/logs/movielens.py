@@ -96,7 +96,8 @@ def _dataset(
         has = ("|" + items["genres"] + "|").str.contains(f"|{genre}|", regex=False)
         items[flag] = has.astype("int8")
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(items)}
-    about, age = ("gender", "occupation", "zip_prefix"), ("age",)
+    about: tuple[str, ...] = ("gender", "occupation", "zip_prefix")
+    age: tuple[str, ...] = ("age",)
     if name == "movielens-1m":  # which has brackets of age
         counts["rated movies"] = ratings["item"].nunique()
         about, age = (*about, *age), ()
