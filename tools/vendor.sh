@@ -15,7 +15,7 @@ done
 
 # The site: mathematics. Of MathJax only TeX input, the CHTML output, its fonts and the
 # MathML for screen readers, each as a component of its own: all in one file they come with
-# the menu, which is off in _config.yml, and weigh 400 kB more.
+# the menu and more, and weigh 400 kB more.
 site=book/_vendor
 rm -rf "$site"
 mkdir -p "$site/mathjax/input/tex" "$site/mathjax/output/chtml" "$site/mathjax/a11y"

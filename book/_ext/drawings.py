@@ -92,7 +92,10 @@ class FigureOf(SphinxDirective):
         """Take the figure out of the notebook and hand it to Sphinx as a file."""
         name, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
-        png, alt = first_figure(json.loads(Path(path).read_text(encoding="utf-8")))
+        try:
+            png, alt = first_figure(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise self.error(f"{name}: {error}") from None
         file = Path(self.env.app.doctreedir) / f"{Path(name).stem}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(png)

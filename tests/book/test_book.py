@@ -113,8 +113,7 @@ def test_page(
         faults += checks.overflow(seen.page)
         if width == "desktop":
             faults += checks.clipped_code(seen.page)
-        faults += checks.axe_violations(seen.page) + checks.console_noise(seen)
-        report(faults)
+        report(faults + checks.console_noise(seen) + checks.axe_violations(seen.page))
 
 
 @pytest.mark.parametrize("address", ["http", "file"])
@@ -382,6 +381,12 @@ BROWSER_CHECKS: dict[str, tuple[Callable[[checks.Visit], list[str]], str, str]] 
         lambda seen: checks.unfold(seen.page) or checks.axe_violations(seen.page),
         "<details><summary>more</summary><button></button></details>",
         "button-name",
+    ),
+    "pale words of code": (
+        on_page(checks.axe_violations),
+        "<pre><span>fine</span> <span>fine</span> <span style='color: #eee'>pale</span>"
+        "</pre>",
+        "color-contrast",
     ),
     "a page that stays light": (
         on_page(lambda page: checks.wrong_scheme(page, "dark")),
