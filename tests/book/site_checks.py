@@ -335,8 +335,8 @@ def images_without_alt(page: Page) -> list[str]:
     return list(found)
 
 
-# Most of a page's elements are the colored words of its code, and axe takes a second for
-# a few hundred of them. One of each look on each background stands for all that are alike.
+# Most of a page's elements are the colored words of its code, and they cost axe most of
+# its time. One of each look, on each background, stands for all that look like it.
 THIN_CODE = """() => {
     const seen = new Set(), alike = [];
     for (const word of document.querySelectorAll('pre span:not(:has(*))')) {
