@@ -130,9 +130,14 @@ def show(
     order, propensity = choose(rng, score, random, world.random_share)
     shown = np.take_along_axis(item, order[:, :slots], 1)
     of_request = (request, user, scenario, second, query, random)
-    position = np.tile(np.arange(1, slots + 1), len(day))
-    of_row = (shown.ravel(), position, propensity[:, :slots].ravel())
-    return Shown(*(np.repeat(values, slots) for values in of_request), *of_row)
+    return Shown._make(
+        [
+            *(np.repeat(values, slots) for values in of_request),
+            shown.ravel(),
+            np.tile(np.arange(1, slots + 1), len(day)),
+            propensity[:, :slots].ravel(),
+        ]
+    )
 
 
 def to_frames(
