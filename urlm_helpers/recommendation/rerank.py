@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from urlm_helpers.data.arrays import Floats, Ints
+
 Rule = Callable[[list[int]], NDArray[np.bool_]]
 """From what is in the list to which candidates may be added, ``(n,)``."""
 
