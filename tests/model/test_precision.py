@@ -298,6 +298,24 @@ def test_a_model_and_one_step(case: str, half: str, policy: Any) -> None:
         assert np.isfinite(new).all() and (new != old).any(), weight.path
 
 
+class Spy(features.MeanPool):
+    """A mean that keeps the ages it is given."""
+
+    def call(
+        self, sequence: Any, mask: Any, target: Any = None, age: Any = None
+    ) -> Any:
+        self.age = age
+        return super().call(sequence, mask, target)
+
+
+@each_half
+def test_an_encoder_gets_the_ages_as_they_are(half: str, policy: Any) -> None:
+    policy(half)
+    spy, (x, _) = Spy(autocast=False), rows()
+    UnifiedRecommender(SPEC, spy, SCHEMES["mmoe"](3, 3), dim=4)(x)
+    np.testing.assert_array_equal(numbers(spy.age), x["history_age"])
+
+
 @pytest.mark.parametrize(
     ("half", "row_wise"),
     [("mixed_float16", False), ("mixed_float16", True), ("mixed_bfloat16", False)],

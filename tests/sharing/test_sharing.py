@@ -539,7 +539,7 @@ def test_fit_keeps_the_moving_averages_of_its_best_pass() -> None:
 @each_scheme
 def test_other_settings_survive_the_config(scheme: str) -> None:
     numbers: dict[str, Any] = {
-        "parents": [-1, -1],
+        "parents": (-1, -1),
         "towers": (7,),
         "same": 0.7,
         "experts": 3,

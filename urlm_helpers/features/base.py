@@ -38,10 +38,11 @@ class Configured:
         return self
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, defaults included.
+        """Return the constructor's arguments, defaults included; lists as tuples.
 
-        A precision only where one was asked for: otherwise what was trained in half
-        precision on one machine is loaded in that of another.
+        So it is the same for what was made and for what was loaded from a file, which
+        knows no tuples. A precision is in it only where one was asked for: otherwise
+        what was trained in half precision is loaded in that of the machine.
         """
         _, *given = self._given.arguments.items()  # all but self
         config = dict(given)
@@ -49,6 +50,7 @@ class Configured:
         kept = super().get_config()  # type: ignore[misc]
         if "dtype" not in config:
             kept.pop("dtype", None)
+        config = {n: tuple(v) if isinstance(v, list) else v for n, v in config.items()}
         return {**config, **kept}
 
 
