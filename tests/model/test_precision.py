@@ -379,8 +379,9 @@ def test_the_generative_model(half: str, policy: Any) -> None:
 
 @each_half
 def test_two_towers(half: str, policy: Any) -> None:
-    sides = {"user": ["user", "age", "history"], "item": ["item", "price"]}
-    exact, model = pair(lambda: TwoTower(SPEC, **sides, dim=4), None, half, policy)
+    user, item = ["user", "age", "history"], ["item", "price"]
+    make = lambda: TwoTower(SPEC, user, item, dim=4)  # noqa: E731
+    exact, model = pair(make, None, half, policy)
     x, _ = rows(50)
     policy("float32")
     expected = exact.user_vectors(x), exact.item_vectors(x)

@@ -25,6 +25,8 @@ class Configured:
     (3.0, 0.0, (3.0, 0.0))
     """
 
+    _given: inspect.BoundArguments
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         keras.saving.register_keras_serializable(PACKAGE)(cls)
