@@ -423,7 +423,7 @@ def search_misses(page: Page, root: str, wanted: dict[str, str]) -> list[str]:
         The path of the page that must be found, as `book/index.html`, and what to
         search for.
     """
-    faults = []
+    faults: list[str] = []
     page.goto(f"{root}/search.html")
     for path, words in wanted.items():
         try:

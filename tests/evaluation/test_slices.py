@@ -48,7 +48,7 @@ def test_the_table_has_each_slice_and_all_rows() -> None:
     test = frame[frame["time"] >= "2024-01-03"]
     slices = cold_start(test, events, 2)
     options = {"metrics": ["auc", "pcoc"], "resamples": 50, "seed": 3, "level": 0.8}
-    table = evaluate_slices(test, ["click"], slices, **options)  # type: ignore[arg-type]
+    table = evaluate_slices(test, ["click"], slices, **options)
     assert table.columns[0] == "slice"
     assert list(dict.fromkeys(table["slice"])) == ["all", *slices]
     masks: dict[object, np.ndarray] = {"all": np.ones(len(test), dtype=bool)}
