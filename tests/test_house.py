@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections import Counter
+from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -117,6 +119,15 @@ def test_tests_have_the_same_wings(package: Path) -> None:
     tests = Path(__file__).resolve().parent
     folders = {p.name for p in tests.iterdir() if p.is_dir() and p.name[0] not in "._"}
     assert folders - {"book"} == set(WINGS)
+
+
+def test_pytest_enters_every_folder_with_tests(package: Path) -> None:
+    root = package.parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]
+    closed = settings["pytest"]["ini_options"]["norecursedirs"]
+    for path in (root / "tests").rglob("test_*.py"):
+        for folder in path.relative_to(root).parts[:-1]:
+            assert not any(fnmatch(folder, pattern) for pattern in closed), path
 
 
 def test_what_a_wing_hands_on_is_its_own(package: Path) -> None:
