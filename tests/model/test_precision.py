@@ -24,6 +24,7 @@ from urlm_helpers.model import (  # noqa: E402
     EntireSpaceLoss,
     FunnelLoss,
     GradNorm,
+    Heads,
     InversePropensityLoss,
     NextAction,
     PCGrad,
@@ -419,3 +420,17 @@ def test_a_precision_that_was_asked_for_is_kept() -> None:
     again = MMoE.from_config(layer.get_config())
     assert again.dtype_policy.name == "mixed_bfloat16"
     assert "dtype" not in MMoE(2, 1).get_config()
+
+
+def test_double_precision_is_kept_where_it_is_asked_for() -> None:
+    scenario = np.array([0, 1, 1])
+    keras.config.set_floatx("float64")
+    try:
+        x = np.linspace(0.1, 1.2, 12).reshape(3, 4)
+        for out in (
+            Heads(scenarios=2)([x, x], scenario),
+            PartitionedNorm(scenarios=2)(x, scenario),
+        ):
+            assert keras.backend.standardize_dtype(out.dtype) == "float64"
+    finally:
+        keras.config.set_floatx("float32")

@@ -136,7 +136,7 @@ class HSTU(_Blocks):
         Those of padded positions mean nothing.
         """
         self.check(sequence)
-        mask, age = ops.cast(mask, sequence.dtype), ops.cast(age, "float32")
+        mask, age = ops.cast(mask, sequence.dtype), ops.cast(age, keras.config.floatx())
         tokens = sequence * mask[..., None]
         if target is not None:
             tokens = ops.concatenate([tokens, target[:, None]], axis=1)

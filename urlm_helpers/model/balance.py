@@ -19,7 +19,7 @@ class Balance(Configured, keras.layers.Layer):
     """What every scheme has: one entry per task; adds up the losses, in float32."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "dtype": "float32"})
+        super().__init__(**{**kwargs, "dtype": keras.config.floatx()})
 
     def build(self, losses_shape: Sequence[int]) -> None:
         """Note the number of tasks."""

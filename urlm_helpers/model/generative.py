@@ -80,7 +80,9 @@ class NextAction(Configured, keras.Model):
         self.numbers = keras.layers.Dense(dim, name="numbers")
         self.encoder = HSTU(blocks, heads)
         self.norm = keras.layers.LayerNormalization(name="norm")
-        self.output_layer = keras.layers.Dense(actions, name="actions", dtype="float32")
+        self.output_layer = keras.layers.Dense(
+            actions, name="actions", dtype=keras.config.floatx()
+        )
         self.build()
 
     def build(self, input_shape: Any = None) -> None:

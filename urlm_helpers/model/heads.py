@@ -13,7 +13,8 @@ from urlm_helpers.features.base import Configured
 class Heads(Configured, keras.layers.Layer):
     """One linear output per scenario and task; a row uses those of its scenario.
 
-    Logits are computed in float32, whatever the precision of the layers before.
+    Logits are computed in Keras's `floatx`, float32 unless set otherwise, whatever the
+    precision of the layers before.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class Heads(Configured, keras.layers.Layer):
 
     def __init__(self, scenarios: int, **kwargs: Any) -> None:
         # what the loss sees is never of half precision
-        super().__init__(**{**kwargs, "dtype": "float32"})
+        super().__init__(**{**kwargs, "dtype": keras.config.floatx()})
         self.scenarios = scenarios
 
     def build(self, vectors_shape: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 from keras_rs.layers import SamplingProbabilityCorrection
@@ -57,7 +58,7 @@ def in_batch_softmax(
     [0.0, 0.0]
     """
     scores = ops.matmul(user, ops.transpose(item)) / temperature  # (batch, batch)
-    correct = SamplingProbabilityCorrection(epsilon=1e-12, dtype="float32")
+    correct = SamplingProbabilityCorrection(epsilon=1e-12, dtype=keras.config.floatx())
     logits = correct(scores, ops.convert_to_tensor(probability, scores.dtype))
     ids = ops.convert_to_tensor(candidate)
     own = ops.eye(ops.shape(scores)[0], dtype="bool")

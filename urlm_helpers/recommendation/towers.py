@@ -90,7 +90,7 @@ class Tower(Configured, keras.layers.Layer):
         self.pool = MeanPool()
         self.dense = tower(self.units, "dense")
         # products of two vectors, and their softmax, are not of half precision
-        self.out = keras.layers.Dense(dim, name="out", dtype="float32")
+        self.out = keras.layers.Dense(dim, name="out", dtype=keras.config.floatx())
 
     def build(self, input_shape: Any = None) -> None:
         """Create the variables of every part."""

@@ -56,7 +56,7 @@ class PartitionedNorm(Configured, keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         # half precision has too few digits for a variance and for a small step
-        super().__init__(**{**kwargs, "dtype": "float32"})
+        super().__init__(**{**kwargs, "dtype": keras.config.floatx()})
         self.scenarios, self.momentum, self.epsilon = scenarios, momentum, epsilon
 
     def build(self, z_shape: Any, scenario_shape: Any = None) -> None:
