@@ -543,6 +543,20 @@ def test_export_is_silent(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_logger_that_is_first_used_in_an_export_still_works(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from urlm_helpers.serving.exports import _quiet
+
+    logger = logging.getLogger("urlm.first")
+    with _quiet():
+        logger.addHandler(handler := logging.StreamHandler())  # takes sys.stderr
+        logger.warning("what TensorFlow remarks")
+    logger.warning("what matters")
+    logger.removeHandler(handler)
+    assert capsys.readouterr().err == "what matters\n"
+
+
 def test_an_encoder_goes_with_its_model_through_a_file(prepared: Prepared) -> None:
     import pickle
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -289,18 +290,20 @@ def _convert(folder: str, name: str, x: Mapping[str, np.ndarray]) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from stderr what TensorFlow's C++ and its warnings remark on success."""
+    """Keep from stderr what TensorFlow remarks on success, in C++ and in Python.
+
+    ``sys.stderr`` stays what it is: a logger that is used for the first time here
+    keeps the stream that it finds.
+    """
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept, level = os.dup(2), logging.root.manager.disable
+    logging.disable()
     try:
-        with (
-            open(os.devnull, "w") as nowhere,
-            warnings.catch_warnings(),
-            contextlib.redirect_stderr(nowhere),
-        ):
+        with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             os.dup2(nowhere.fileno(), 2)
             yield
     finally:
+        logging.disable(level)
         os.dup2(kept, 2)
         os.close(kept)
