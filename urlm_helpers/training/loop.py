@@ -1,5 +1,6 @@
 """Training: which batches, which loss, which optimizer, and when to stop."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from urlm_helpers.model.losses import FunnelLoss
 from urlm_helpers.model.unified import UnifiedRecommender
-from urlm_helpers.training.batches import Batches, ShardBatches, feed
+from urlm_helpers.training.batches import Batches, ShardBatches, feed, of_mean_one
 from urlm_helpers.training.checkpoints import Progress
 from urlm_helpers.training.devices import (
     check_memory,
@@ -83,6 +84,8 @@ def _compile(
     how = compiling(STEPS_PER_EXECUTION, several)
     with strategy.scope() if strategy and several else nullcontext():
         model.compile(kind(weight_decay=weight_decay), loss, **how)
+        # A step that had to create the optimizer's variables would be traced twice.
+        model.optimizer.build(model.trainable_variables)
 
 
 def fit(
@@ -93,6 +96,7 @@ def fit(
     *,
     batch_size: int = 2048,
     seed: int = 0,
+    sample_weight: np.ndarray | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Train until the validation loss stops falling; keep the best pass.
@@ -115,6 +119,11 @@ def fit(
         Rows per step.
     seed : int
         Of which rows make up a batch.
+    sample_weight : ndarray, shape (n,), optional
+        What each row counts in the loss, of training and of validation, relative to
+        the mean there: one of 2 counts as if it stood there twice. For rows that a
+        thinned log has kept with a known probability: its inverse. The schema's
+        ``negative_rate`` is none of these, the loss undoes it already.
     **options
         Of :func:`fit_batches`.
 
@@ -123,12 +132,15 @@ def fit(
     DataFrame
         As of :func:`fit_batches`.
     """
-    train = Batches(x, y, parts["train"], batch_size, seed)
-    valid = {name: array[parts["valid"]] for name, array in x.items()}
-    settings = {"seed": seed, "batch_size": batch_size, "rows": len(train.rows)}
-    return fit_batches(
-        model, train, valid, y[parts["valid"]], settings=settings, **options
-    )
+    train = Batches(x, y, parts["train"], batch_size, seed, sample_weight)
+    at = parts["valid"]
+    valid = {name: array[at] for name, array in x.items()}
+    settings: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+    settings |= {"rows": len(train.rows), "sample_weight": None}
+    if sample_weight is not None:
+        settings["sample_weight"] = zlib.crc32(np.asarray(sample_weight, "float64"))
+        options["valid_weight"] = np.asarray(sample_weight)[at]
+    return fit_batches(model, train, valid, y[at], settings=settings, **options)
 
 
 def fit_batches(
@@ -137,6 +149,7 @@ def fit_batches(
     valid_x: Mapping[str, np.ndarray],
     valid_y: np.ndarray,
     *,
+    valid_weight: np.ndarray | None = None,
     epochs: int = 1,
     patience: int = 1,
     learning_rate: float = 4e-3,
@@ -159,6 +172,8 @@ def fit_batches(
         A new order after each pass, drawn from its own seed.
     valid_x, valid_y : mapping and ndarray
         The validation rows.
+    valid_weight : ndarray, shape (n,), optional
+        What each of them counts; those of the training come with the batches.
     epochs : int
         Passes over the training rows, at most. On logs of impressions models get
         worse after very few [1]_.
@@ -218,6 +233,8 @@ def fit_batches(
     dense = model.count_params() - tables * dim
     needed = training_memory(tables, dim, dense_parameters=dense, row_wise=row_wise)
     check_memory(needed, already=4 * model.count_params())
+    if valid_weight is not None:
+        valid_weight, _ = of_mean_one(valid_weight)
     loss = loss or FunnelLoss(model.spec.parents, model.spec.negative_rate, weights)
     _compile(model, loss, weight_decay, row_wise)
     settings = {
@@ -253,7 +270,7 @@ def fit_batches(
                 run.step += len(part)
                 if run.step < len(train):
                     run.save()
-            value = float(model.loss(valid_y, model.logits(valid_x)))
+            value = float(model.loss(valid_y, model.logits(valid_x), valid_weight))
             bar.set_postfix(valid=f"{value:.4f}")
             if not np.isfinite(value):
                 raise FloatingPointError(
