@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
+sys.path.insert(0, str(ROOT / "book/_ext"))
 
 import drawings  # noqa: E402
 
@@ -50,7 +50,7 @@ CELL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("book")
+    folder = tmp_path_factory.mktemp("site")
     (folder / "conf.py").write_text(CONFIGURATION)
     (folder / "index.md").write_text(PAGE, encoding="utf-8")
     (folder / "other.ipynb").write_text(json.dumps({"cells": [CELL]}))

@@ -1,4 +1,4 @@
-"""A change reruns exactly what can reach it: on a small tree and on this repository."""
+"""A change reruns exactly what can reach it, on a small tree."""
 
 from __future__ import annotations
 
@@ -152,47 +152,6 @@ def test_a_page_that_is_no_program_reaches_the_whole_package(tree: Path) -> None
     assert len(Repository(tree).reach("book/none.ipynb")) == 1 + sum(
         name.startswith("urlm_helpers/") for name in TREE
     )
-
-
-# --- this repository ------------------------------------------------------------------
-
-
-def test_the_pages_that_reach_serving_are_those_that_import_it() -> None:
-    repository = Repository(ROOT)
-    pages = [file for file in repository.files if file.endswith(".ipynb")]
-    latency = "urlm_helpers/serving/latency.py"
-    reached = {file for file in pages if latency in repository.reach(file)}
-    named = {file for file in pages if "urlm_helpers.serving" in repository.text(file)}
-    assert reached and reached <= named
-
-
-def test_what_a_page_really_imports_is_reached() -> None:
-    """Run the imports of two pages and compare with what was read off them."""
-    repository = Repository(ROOT)
-    for file in (
-        "book/1-background/1-1-history.ipynb",
-        "book/4-mathematics/4-3-case.ipynb",
-    ):
-        lines = [
-            line.strip()
-            for line in repository.source(file).splitlines()
-            if line.strip().startswith("from urlm_helpers") and "(" not in line
-        ]
-        program = "\n".join(
-            [
-                *lines,
-                "import sys, json",
-                "names = [m.__file__ for n, m in "
-                "sys.modules.items() if n.startswith('urlm_helpers')]",
-                "print(json.dumps(names))",
-            ]
-        )
-        said = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT)
-        loaded = {
-            Path(name).relative_to(ROOT).as_posix()
-            for name in json.loads(said.splitlines()[-1])
-        }
-        assert loaded <= repository.reach(file)
 
 
 # --- the record -----------------------------------------------------------------------

@@ -14,6 +14,7 @@ import notebooks
 import pytest
 import set_url
 import yaml
+from inputs import Repository
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -313,3 +314,15 @@ def test_private_marks_are_seen(line: str) -> None:
 )
 def test_ordinary_text_is_not_private(line: str) -> None:
     assert not private_marks("a.md", line)
+
+
+# --- what a change reruns --------------------------------------------------------------
+
+
+def test_the_pages_that_reach_serving_are_those_that_import_it() -> None:
+    repository = Repository(ROOT)
+    pages = [file for file in repository.files if file.endswith(".ipynb")]
+    latency = "urlm_helpers/serving/latency.py"
+    reached = {file for file in pages if latency in repository.reach(file)}
+    named = {file for file in pages if "urlm_helpers.serving" in repository.text(file)}
+    assert reached and reached <= named

@@ -501,6 +501,7 @@ def test_trained_saved_and_loaded_alike(scheme: str, tmp_path) -> None:
     model.compile(
         keras.optimizers.Adam(1e-2), FunnelLoss(SPEC.parents), jit_compile=True
     )
+    model.optimizer.build(model.trainable_variables)  # traced once
     runs = []
     for _ in range(2):
         model.reset(3)
