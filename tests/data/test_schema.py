@@ -169,7 +169,9 @@ def test_unknown_user_or_item() -> None:
     refused(changed("interactions", "item", 3, "zz"), "unknown 'item'", "item='zz'")
     tables = frames()
     tables["users"]["user"] = tables["users"]["user"].astype(str)
-    refused(tables, "unknown 'user'", "4 rows", "int64")
+    refused(
+        tables, "'user' is whole numbers, 7 in 4 rows", "known are text such as '9'"
+    )
 
 
 def test_missing_id() -> None:

@@ -307,7 +307,7 @@ def test_recommend_ranks_by_probability_and_leaves_out_the_consumed(
     )
     kept = recommend(model, data.encoder, rows, k=30, keep_consumed=True)
     assert len(kept) == 60 and (kept["consumed"] > 0).any()
-    with pytest.raises(ValueError, match="not one of"):
+    with pytest.raises(ValueError, match="unknown scenario 'street'"):
         candidates(data.encoder, [1], "street", "2024-04-20")
 
 

@@ -1,12 +1,55 @@
-"""The checks behind `urlm_helpers.data.from_frames`: each names the bad row."""
+"""The checks of every door: each names the column, the bad row and what would be right.
 
-from collections.abc import Sequence
-from datetime import date
+A door is where tables come in: `urlm_helpers.data.from_frames` for a log,
+`urlm_helpers.preprocessing.Encoder.transform`, `urlm_helpers.recommendation.candidates`
+and the service for rows to be scored. What one of them refuses, all refuse, in the
+same words.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from urlm_helpers.data.schema import Schema, SchemaError
+
+TYPES = {
+    "integer": "whole numbers",
+    "floating": "numbers",
+    "string": "text",
+    "boolean": "True and False",
+}
+"""How messages call the types that pandas tells apart; another has pandas' name."""
+
+NUMBERS = {"integer", "floating"}
+
+
+class Kind(NamedTuple):
+    """What type of values a column has ("empty" if there are none), and one of them."""
+
+    name: str
+    example: str
+
+    @classmethod
+    def of(cls, values: pd.Series) -> "Kind":
+        """Look at a column; gaps do not count."""
+        there = values.notna().to_numpy()
+        if not there.any():
+            return cls("empty", "")
+        return cls(kind_of(values), show(values.iloc[there.argmax()]))
+
+    def __str__(self) -> str:
+        return f"{TYPES.get(self.name, self.name)} such as {self.example}"
+
+
+def kind_of(values: pd.Series) -> str:
+    """Name the type of a column's values as pandas does; gaps do not count."""
+    plain: Any = values
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        plain = values.cat.categories
+    kind = pd.api.types.infer_dtype(plain, skipna=True)
+    return "floating" if kind == "mixed-integer-float" else kind
 
 
 def rows(frame: pd.DataFrame, bad: pd.Series) -> str:
@@ -41,32 +84,154 @@ def check_columns(
         raise SchemaError(f"{name} has more than one column named {twice}: rename them")
 
 
-def check_ids(key: str, table: pd.DataFrame, logs: dict[str, pd.DataFrame]) -> None:
-    """Check that ids are there, unique, and know all ids of the logs."""
+def check_log(
+    name: str, log: pd.DataFrame, schema: Schema, labels: tuple[str, ...] = ()
+) -> None:
+    """Check the columns of a log or of rows to be scored, and what their cells hold."""
+    time = ("time",) if schema.timed else ()
+    context = schema.features("context")
+    needed = ("user", "item", "scenario", *time, *labels, *context)
+    check_columns(name, log, needed)
+    for side in ("user", "item"):
+        if both := [c for c in schema.features(side) if c in log.columns]:
+            raise SchemaError(
+                f"{name} has a column {both}, which is a feature of the {side}s and "
+                f"comes from their table: drop it here, .drop(columns={both}); a value "
+                "that changes with time is a context column, and not in that table"
+            )
+    if log.empty:
+        raise SchemaError(f"{name} has no rows: there is nothing to learn or to score")
+    check_ids(name, log, ("user", "item"))
+    check_cells(name, log, needed)
+    check_types(name, log, schema.context_categorical)
+
+
+def check_timed(name: str, schema: Schema) -> None:
+    """Check that a log has times, or at least an order."""
+    if not schema.timed:
+        raise SchemaError(
+            f"{name} has no times: no past can be told from a future. If its rows have "
+            "an order (terms, rounds), number the steps in a column 'time' and say "
+            "Schema(time_unit='D'): the cuts are numbers of steps then"
+        )
+
+
+def check_ids(name: str, log: pd.DataFrame, keys: Iterable[str]) -> None:
+    """Check that no id is missing, and that the ids of a column are of one type."""
+    for key in keys:
+        if (missing := log[key].isna()).any():
+            raise SchemaError(
+                f"{name}: no {key!r} in {rows(log, missing)}: fill in the id or drop "
+                "the row"
+            )
+        check_cells(name, log, [key])
+        check_types(name, log, [key])
+
+
+def check_cells(name: str, frame: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Check that a cell holds one value, not a list, a set or an array of them."""
+    for column in columns:
+        if not kind_of(frame[column]).startswith(("mixed", "unknown")):
+            continue
+        several = frame[column].map(pd.api.types.is_list_like).astype(bool)
+        if several.any():
+            found = show(frame[column][several.to_numpy()].iloc[0])
+            raise SchemaError(
+                f"{name}: {column!r} is {found} in {rows(frame, several)}: a cell "
+                "holds one value. Give several as one 0/1 column for each, or joined "
+                "to one text ('a|b') if the combination is what counts"
+            )
+
+
+def check_types(name: str, frame: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Check that ids and categories are of one type each, numbers exact."""
+    for column in columns:
+        values, kind = frame[column], kind_of(frame[column])
+        if kind.startswith(("mixed", "unknown")):
+            types = values.map(lambda value: type(value).__name__)
+            several = types[values.notna()].unique().tolist()
+            bad = values.notna() & (types != several[0])
+            if not bad.any():  # one type that pandas has no name for
+                continue
+            raise SchemaError(
+                f"{name}: {column!r} has values of several types, {several}, such as "
+                f"{show(values.dropna().iloc[0])} and "
+                f"{show(values[bad.to_numpy()].iloc[0])} in {rows(frame, bad)}: make "
+                "them one type, such as text with .astype(str)"
+            )
+        if kind not in NUMBERS or values.dtype.kind == "i":
+            continue
+        exact = 24 if values.dtype in ("float32", "Float32") else 53
+        limit = 2**63 if kind == "integer" else 2**exact
+        bad = (values >= limit) | (values < -limit)
+        if (bad := bad.fillna(False).astype(bool)).any():
+            raise SchemaError(
+                f"{name}: {column!r} is {show(values[bad.to_numpy()].iloc[0])} in "
+                f"{rows(frame, bad)}: too large for {TYPES[kind]} of this type, which "
+                "would be rounded. Read the column as text"
+            )
+
+
+def alike(name: str, frame: pd.DataFrame, column: str, known: Kind) -> pd.Series:
+    """Return a column in the type of the known values; refuse what would change.
+
+    The number 7.0 is the id 7, but no text is: ``"7"`` and ``"007"`` may be two ids.
+    """
+    values = frame[column]
+    came = Kind.of(values).name
+    if came == known.name or "empty" in (came, known.name):
+        bad = pd.Series(False, frame.index)
+    elif {came, known.name} <= NUMBERS:
+        number = pd.to_numeric(values, errors="coerce").astype("float64")
+        bad = values.notna() & (number % 1 != 0)
+    else:
+        bad = values.notna()
+    if bad.any():
+        raise SchemaError(
+            f"{name}: {column!r} is {TYPES.get(came, came)}, "
+            f"{show(values[bad.to_numpy()].iloc[0])} in {rows(frame, bad)}, but the "
+            f"values known are {known}: convert the column, the same values must have "
+            "the same type"
+        )
+    if known.name == "integer" and values.dtype.kind != "i" and values.notna().all():
+        return values.astype("int64")
+    return values
+
+
+def check_keys(key: str, table: pd.DataFrame) -> None:
+    """Check that the ids of a table are there, of one type, and unique."""
     ids = table[key]
     if (bad := ids.isna()).any():
         raise SchemaError(f"{key}s: {rows(table, bad)} have no id: drop the row")
+    check_ids(f"{key}s", table, [key])
     if (bad := ids.duplicated()).any():
         raise SchemaError(
             f"{key}s: id not unique in {rows(table, bad)}: keep one row per {key}"
         )
-    for log_name, log in logs.items():
-        if (bad := ~log[key].isin(ids)).any():
-            raise SchemaError(
-                f"{log_name}: unknown {key!r} in {rows(log, bad)}: add the id to "
-                f"{key}s or drop the row ({log_name}[{key!r}] is {log[key].dtype}, "
-                f"{key}s[{key!r}] is {ids.dtype})"
-            )
 
 
-def check_values(log: pd.DataFrame, schema: Schema) -> None:
-    """Check scenarios, 0/1 labels and the funnel of the interactions."""
+def check_known(name: str, log: pd.DataFrame, table: pd.DataFrame, key: str) -> None:
+    """Check that the table knows all ids of a log."""
+    if (bad := ~log[key].isin(table[key])).any():
+        raise SchemaError(
+            f"{name}: unknown {key!r} in {rows(log, bad)}: add the id to "
+            f"{key}s or drop the row ({name}[{key!r}] is {log[key].dtype}, "
+            f"{key}s[{key!r}] is {table[key].dtype})"
+        )
+
+
+def check_scenarios(name: str, log: pd.DataFrame, schema: Schema) -> None:
+    """Check that the schema has every scenario of a log."""
     if (bad := ~log["scenario"].isin(schema.scenarios)).any():
         found = log.loc[bad.to_numpy(), "scenario"].iloc[0]
         raise SchemaError(
-            f"interactions: unknown scenario {show(found)} in {rows(log, bad)}: the "
+            f"{name}: unknown scenario {show(found)} in {rows(log, bad)}: the "
             f"schema has {schema.scenarios}"
         )
+
+
+def check_labels(log: pd.DataFrame, schema: Schema) -> None:
+    """Check 0/1 labels and the funnel of the interactions."""
     for task in schema.tasks:
         if (bad := ~log[task].isin([0, 1])).any():
             found = log.loc[bad.to_numpy(), task].iloc[0]
@@ -100,32 +265,3 @@ def check_numbers(name: str, frame: pd.DataFrame, numeric: Sequence[str]) -> Non
                 f"{name}: numeric feature {column!r} is infinite in "
                 f"{rows(frame, bad)}: give a number, or leave it missing"
             )
-
-
-def parse_time(name: str, frame: pd.DataFrame) -> pd.Series:
-    """Return the column `time` as datetime64[ns] without a zone (UTC)."""
-    raw = frame["time"]
-    kind = pd.api.types.infer_dtype(raw, skipna=True)
-    if kind in ("integer", "floating", "mixed-integer-float"):
-        seconds = pd.to_numeric(raw).astype("float64")
-        limit = pd.Timestamp.max.timestamp() - 1
-        bad = ~seconds.between(-limit, limit) | (seconds % 1 != 0)
-        parsed = pd.to_datetime(raw.where(~bad, 0).astype("int64"), unit="s")
-    else:
-        if kind not in ("string", "datetime", "datetime64", "date"):  # a mixture
-            raw = raw.astype(object)
-            strange = ~raw.map(lambda value: isinstance(value, str | date))
-        else:
-            strange = pd.Series(False, index=raw.index)
-        text = raw.where(~strange, None)
-        parsed = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
-        parsed = parsed.dt.tz_localize(None)
-        bad = ~parsed.between(pd.Timestamp.min, pd.Timestamp.max)
-    if bad.any():
-        found = show(raw[bad.to_numpy()].iloc[0])
-        raise SchemaError(
-            f"{name}: can't read 'time' = {found} ({kind}) in "
-            f"{rows(frame, bad)}: give datetimes, ISO 8601 strings such as "
-            "'2026-01-31 18:00:00', or whole seconds since 1970"
-        )
-    return parsed.astype("datetime64[ns]")

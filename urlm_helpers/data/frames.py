@@ -6,14 +6,21 @@ from dataclasses import replace
 import pandas as pd
 
 from urlm_helpers.data.checks import (
+    Kind,
+    alike,
+    check_cells,
     check_columns,
     check_ids,
+    check_keys,
+    check_known,
+    check_labels,
+    check_log,
     check_numbers,
-    check_values,
-    parse_time,
-    rows,
+    check_scenarios,
+    check_types,
 )
 from urlm_helpers.data.schema import DataCard, Dataset, Schema, SchemaError
+from urlm_helpers.data.times import parse_time
 
 
 def from_frames(
@@ -78,51 +85,52 @@ in 1 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click
 1 there or leave 'buy' out of the funnel
     """
     time = ("time",) if schema.timed else ()
-    context = schema.features("context")
-    needed = ("user", "item", "scenario", *time, *schema.tasks, *context)
-    check_columns("interactions", interactions, needed)
+    check_log("interactions", interactions, schema, schema.tasks)
     if not schema.timed and "time" in interactions.columns:
         raise SchemaError(
             "interactions has a column 'time', but the schema says timed=False: drop "
             "the column or set timed=True"
         )
-    if interactions.empty:
-        raise SchemaError("interactions has no rows: there is nothing to learn from")
+    logs = {"interactions": interactions}
     if events is not None:
         check_columns("events", events, ("user", "item", *time))
+        check_ids("events", events, ("user", "item"))
+        check_cells("events", events, time)
+        logs["events"] = events
 
     name_column = () if schema.item_name is None else (schema.item_name,)
     features = {side: schema.features(side) for side in ("user", "item")}
     features["item"] += name_column
-    logs = {"interactions": interactions}
-    if events is not None:
-        logs["events"] = events
     tables: dict[str, pd.DataFrame] = {}
+    ids: dict[str, dict[str, pd.Series]] = {log_name: {} for log_name in logs}
     for key, table in (("user", users), ("item", items)):
-        for log_name, log in logs.items():
-            if (missing := log[key].isna()).any():
-                raise SchemaError(
-                    f"{log_name}: no {key!r} in {rows(log, missing)}: fill in the id "
-                    "or drop the row"
-                )
-        if table is None:
-            ids = pd.concat([log[key] for log in logs.values()]).drop_duplicates()
-            table = ids.reset_index(drop=True).to_frame()
-            check_columns(f"{key}s", table, features[key], " (built from the ids)")
-        else:
+        given = interactions if table is None else table
+        if table is not None:
             check_columns(f"{key}s", table, (key, *features[key]))
-            check_ids(key, table, logs)
+            check_cells(f"{key}s", table, features[key])
+            check_types(f"{key}s", table, getattr(schema, f"{key}_categorical"))
+            check_keys(key, table)
+        known = Kind.of(given[key])
+        for log_name, log in logs.items():
+            ids[log_name][key] = alike(log_name, log, key, known)
+        if table is None:
+            every = pd.concat([found[key] for found in ids.values()])
+            table = every.drop_duplicates().reset_index(drop=True).to_frame()
+            check_columns(f"{key}s", table, features[key], " (built from the ids)")
+        for log_name, log in logs.items():
+            check_known(log_name, log, table, key)
         tables[key] = table.reset_index(drop=True).copy()
 
-    check_values(interactions, schema)
+    check_scenarios("interactions", interactions, schema)
+    check_labels(interactions, schema)
     check_numbers("interactions", interactions, schema.context_numeric)
     check_numbers("users", tables["user"], schema.user_numeric)
     check_numbers("items", tables["item"], schema.item_numeric)
 
     def plain(log_name: str) -> pd.DataFrame:
-        log = logs[log_name].copy()
+        log = logs[log_name].assign(**ids[log_name])
         if schema.timed:
-            log["time"] = parse_time(log_name, log)
+            log["time"] = parse_time(log_name, log, schema.time_unit)
         return log.reset_index(drop=True)
 
     log = plain("interactions").astype(dict.fromkeys(schema.tasks, "int8"))

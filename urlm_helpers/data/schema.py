@@ -11,6 +11,12 @@ class SchemaError(ValueError):
 
 
 RESERVED = ("user", "item", "scenario", "time")
+RESERVED_CONTEXT = ("encoder", "users", "items")
+"""Arguments of `urlm_helpers.recommendation.candidates`, as the context columns are."""
+
+TIME_UNITS = {"s": 1, "D": 86_400}
+"""What a whole number in `time` may count, in seconds."""
+
 SIDES = ("user", "item", "context")
 KINDS = ("categorical", "numeric")
 COLUMN_FIELDS = ("tasks", *(f"{side}_{kind}" for side in SIDES for kind in KINDS))
@@ -41,7 +47,14 @@ class Schema:
     negative_rate : float
         Share, in (0, 1], of the rows with no event at all that the log keeps.
     timed : bool
-        False when the log has no column `time`.
+        False when the log has no column `time`. Such a log can be described, not
+        prepared: if it has at least an order (terms, rounds), number its steps in a
+        column `time` and set ``time_unit="D"``.
+    time_unit : str, optional
+        What a whole number counts, in `time` or as a cut: "s", seconds since 1970, or
+        "D", days or steps: a look-back of the last 7 days then counts the last 7
+        steps. Not set, whole numbers are seconds, and those within a year of 1970 are
+        refused: they are no times.
 
     Raises
     ------
@@ -73,6 +86,7 @@ come before 'buy' in tasks; tasks are ('buy', 'click')
     consumed_again: bool = False
     negative_rate: float = 1.0
     timed: bool = True
+    time_unit: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("scenarios", *COLUMN_FIELDS):
@@ -95,6 +109,15 @@ come before 'buy' in tasks; tasks are ('buy', 'click')
             raise SchemaError(
                 f"{reserved} can be neither a task nor a feature: {RESERVED} are "
                 "always there and have their own meaning"
+            )
+        if taken := [c for c in self.features("context") if c in RESERVED_CONTEXT]:
+            raise SchemaError(
+                f"{taken} can be no context column: `candidates` has arguments of the "
+                "same name; rename the column"
+            )
+        if self.time_unit not in (None, *TIME_UNITS):
+            raise SchemaError(
+                f"time_unit must be one of {list(TIME_UNITS)}, got {self.time_unit!r}"
             )
         object.__setattr__(self, "funnel", dict(self.funnel))
         for child, parent in self.funnel.items():

@@ -6,7 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from urlm_helpers.data.checks import (
+    Kind,
+    alike,
+    check_log,
+    check_numbers,
+    check_scenarios,
+    check_timed,
+    check_types,
+)
 from urlm_helpers.data.schema import Dataset
+from urlm_helpers.data.times import moment, parse_time
 from urlm_helpers.preprocessing.columns import UNSEEN, Buckets, Scaler, Vocabulary
 from urlm_helpers.preprocessing.lookback import LookBack, seconds
 from urlm_helpers.preprocessing.spec import InputSpec
@@ -27,6 +37,25 @@ def _columns(raw: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
     return np.stack(list(raw.values()), axis=1) if raw else np.zeros((rows, 0))
 
 
+def _check_options(
+    look_back: Sequence[Sequence[str]],
+    history_fields: Sequence[str],
+    categorical: Sequence[str],
+) -> None:
+    """Check that groups of columns are groups, and that a history can be encoded."""
+    if isinstance(look_back, str) or any(isinstance(by, str) for by in look_back):
+        raise ValueError(
+            "look_back must be a list of groups of columns, such as [['user'], "
+            f"['user', 'item']], got {look_back!r}"
+        )
+    unknown = [c for c in history_fields if c not in categorical]
+    if isinstance(history_fields, str) or unknown:
+        raise ValueError(
+            f"history_fields must be a list of some of {list(categorical)}, got "
+            f"{history_fields!r}: an event is described by categories"
+        )
+
+
 class Encoder:
     """Turns rows into arrays, with everything it knows learned before one moment.
 
@@ -34,7 +63,7 @@ class Encoder:
     ----------
     dataset : Dataset
         Where users, items and events come from.
-    fit_until : str or Timestamp
+    fit_until : str, Timestamp or int
         Vocabularies and scales are fitted on the rows and events before this moment.
         Histories and counts need no such cut: each row sees only what lies strictly
         before its own time.
@@ -58,13 +87,14 @@ class Encoder:
     Raises
     ------
     ValueError
-        If the dataset has no times, or no row lies before ``fit_until``.
+        If the dataset has no times, ``fit_until`` can't be read or no row lies before
+        it, or a column to look back by or to describe a history with isn't there.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        fit_until: str | pd.Timestamp,
+        fit_until: str | pd.Timestamp | int,
         *,
         look_back: Sequence[Sequence[str]] = (),
         history_fields: Sequence[str] = ("item",),
@@ -74,11 +104,14 @@ class Encoder:
         buckets: int = 12,
     ) -> None:
         schema = dataset.schema
-        if not schema.timed:
-            raise ValueError(
-                f"{dataset.name} has no times: no past can be told from a future"
-            )
+        check_timed(dataset.name, schema)
         self.dataset, self.schema = dataset, schema
+        categorical = {c: dataset.interactions[c] for c in schema.context_categorical}
+        ids = {"user": dataset.users["user"], "item": dataset.items["item"]}
+        self.kinds = {c: Kind.of(seen) for c, seen in {**ids, **categorical}.items()}
+        names = ("user", "item", *schema.user_categorical, *schema.item_categorical)
+        names += ("scenario", *schema.context_categorical)
+        _check_options(look_back, history_fields, names)
         self.look_back = [tuple(by) for by in look_back]
         self.keys = sorted({column for by in look_back for column in by})
         self.history_fields = tuple(history_fields)
@@ -92,16 +125,19 @@ class Encoder:
         }
         self._key_events = self._numbered(self.events)
 
-        until = pd.Timestamp(fit_until)
+        until = moment("fit_until", fit_until, schema.time_unit)
         rows = self._integrate(dataset.interactions)
+        if missing := [c for c in self.keys if c not in rows.columns]:
+            raise ValueError(
+                f"look_back: no column {missing} in the rows to look back from: name "
+                "it in the schema, as a feature of users, items or the context"
+            )
         past = (rows["time"] < until).to_numpy()
         if not past.any():
             raise ValueError(
                 f"no row lies before {until}; the first is at {rows['time'].min()}"
             )
         past_events = self.events[self.events["time"] < until]
-        names = ("user", "item", *schema.user_categorical, *schema.item_categorical)
-        names += ("scenario", *schema.context_categorical)
         self.vocabularies = {}
         for name in names:
             earlier = name in self.history_fields
@@ -119,6 +155,7 @@ class Encoder:
     def _describe_events(self) -> pd.DataFrame:
         """Give each event the item columns that histories and counts need."""
         events, items = self.dataset.events, self.dataset.items
+        check_types("events", events, [c for c in self.keys if c in events.columns])
         wanted = {*self.keys, *self.history_fields}
         lacking = sorted(wanted - set(events.columns))
         if unknown := [c for c in lacking if c not in items.columns]:
@@ -188,6 +225,11 @@ class Encoder:
         rows : DataFrame
             ``user``, ``item``, ``scenario``, ``time`` and the context columns.
 
+        Raises
+        ------
+        SchemaError
+            As of :meth:`accept`.
+
         Returns
         -------
         dict of str to ndarray
@@ -196,8 +238,40 @@ class Encoder:
             with 0 on the left, ``history_age`` ``(n, length)`` float32, the days
             between each event and the row, ``scenario`` ``(n,)`` int32.
         """
-        rows = self._integrate(rows)
+        rows = self._integrate(self.accept(rows))
         return self._encode(rows, self._numeric(rows))
+
+    def accept(self, rows: pd.DataFrame, name: str = "rows") -> pd.DataFrame:
+        """Check rows to be scored as `urlm_helpers.data.from_frames` checks a log.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            As of :meth:`transform`.
+        name : str
+            What messages call them.
+
+        Returns
+        -------
+        DataFrame
+            The rows, ids and categories in the type that was fitted, times as
+            datetime64[ns] (UTC).
+
+        Raises
+        ------
+        SchemaError
+            No rows, a missing column, a column that comes from the tables of users
+            and items, a missing id, ids or categories of another type than was
+            fitted, an unknown scenario, a number that is none or infinite, a time
+            that can't be read. An id or a category that is only new is *unseen*, and
+            a gap in a feature is allowed.
+        """
+        schema = self.schema
+        check_log(name, rows, schema)
+        same = {c: alike(name, rows, c, kind) for c, kind in self.kinds.items()}
+        check_scenarios(name, rows, schema)
+        check_numbers(name, rows, schema.context_numeric)
+        return rows.assign(**same, time=parse_time(name, rows, schema.time_unit))
 
     def _encode(
         self, rows: pd.DataFrame, raw: Mapping[str, np.ndarray]

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from urlm_helpers.data.checks import check_timed
 from urlm_helpers.data.schema import Dataset
+from urlm_helpers.data.times import moment
 from urlm_helpers.preprocessing.encode import Encoder
 from urlm_helpers.preprocessing.tables import split_by_time
 
@@ -91,8 +93,8 @@ class Prepared:
 
 def prepare(
     dataset: Dataset,
-    valid_from: str | pd.Timestamp,
-    test_from: str | pd.Timestamp,
+    valid_from: str | pd.Timestamp | int,
+    test_from: str | pd.Timestamp | int,
     **options: Any,
 ) -> Prepared:
     """Encode a dataset and cut it in time: the whole of section 3.2.1 in one call.
@@ -101,15 +103,38 @@ def prepare(
     ----------
     dataset : Dataset
         The three tables.
-    valid_from, test_from : str or Timestamp
-        First moments of the validation and the test period.
+    valid_from, test_from : str, Timestamp or int
+        First moments of the validation and the test period, written as in a log: ISO
+        8601, UTC unless they say otherwise; a whole number counts what it counts in
+        the log.
     **options
         Of :class:`Encoder`.
 
     Returns
     -------
     Prepared
+
+    Raises
+    ------
+    ValueError
+        As of :class:`Encoder` and :func:`split_by_time`.
+
+    Examples
+    --------
+    A log without times, but with an order:
+
+    >>> from urlm_helpers.data import Schema, from_frames
+    >>> log = pd.DataFrame({"user": [7, 7, 8], "item": [1, 2, 1], "scenario": "course",
+    ...                     "time": [1, 2, 3], "good": [1, 0, 1]})
+    >>> schema = Schema(("course",), ("good",), time_unit="D")
+    >>> prepared = prepare(from_frames(log, schema=schema), 2, 3, min_count=1)
+    >>> {part: rows.tolist() for part, rows in prepared.parts.items()}
+    {'train': [0], 'valid': [1], 'test': [2]}
     """
+    check_timed(dataset.name, dataset.schema)
+    unit = dataset.schema.time_unit
+    valid_from = moment("valid_from", valid_from, unit)
+    test_from = moment("test_from", test_from, unit)
     encoder = Encoder(dataset, valid_from, **options)
     parts = split_by_time(dataset.interactions["time"], valid_from, test_from)
     labels = dataset.interactions[list(dataset.schema.tasks)].to_numpy("int8")

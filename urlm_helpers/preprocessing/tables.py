@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from urlm_helpers.data.schema import Dataset
+from urlm_helpers.data.times import moment
 
 
 def integrate(dataset: Dataset) -> pd.DataFrame:
@@ -60,7 +61,7 @@ def split_by_time(
     Raises
     ------
     ValueError
-        If the cuts are in the wrong order or a part is empty.
+        If a cut can't be read, the cuts are in the wrong order or a part is empty.
 
     Notes
     -----
@@ -78,7 +79,7 @@ def split_by_time(
     >>> {name: rows.tolist() for name, rows in parts.items()}
     {'train': [0, 1], 'valid': [2, 3], 'test': [4]}
     """
-    first, second = pd.Timestamp(valid_from), pd.Timestamp(test_from)
+    first, second = moment("valid_from", valid_from), moment("test_from", test_from)
     if not first < second:
         raise ValueError(f"valid_from ({first}) must lie before test_from ({second})")
     parts = {

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from urlm_helpers.data.checks import check_known, show
+from urlm_helpers.data.checks import rows as describe
+from urlm_helpers.data.times import moment
 from urlm_helpers.preprocessing.encode import Encoder
 from urlm_helpers.preprocessing.lookback import LookBack
 
@@ -24,7 +27,7 @@ def candidates(
     encoder: Encoder,
     users: Iterable[Any],
     scenario: str,
-    time: str | pd.Timestamp,
+    time: str | pd.Timestamp | int,
     items: Iterable[Any] | None = None,
     **context: Any,
 ) -> pd.DataFrame:
@@ -38,7 +41,7 @@ def candidates(
         User ids.
     scenario : str
         One of the schema's scenarios.
-    time : str or Timestamp
+    time : str, Timestamp or int
         The moment of the request: only what came before counts.
     items : iterable, optional
         Item ids; by default the whole catalog.
@@ -53,33 +56,36 @@ def candidates(
     Raises
     ------
     ValueError
-        If the scenario, a user, an item or a context column is unknown or missing.
+        If the scenario, a user, an item or a context column is unknown or missing, an
+        id is given twice, or as of :meth:`~urlm_helpers.preprocessing.Encoder.accept`.
     """
     dataset, schema = encoder.dataset, encoder.schema
-    if scenario not in schema.scenarios:
-        raise ValueError(
-            f"scenario {scenario!r} is not one of {list(schema.scenarios)}"
-        )
     wanted = sorted(schema.context_categorical + schema.context_numeric)
     if sorted(context) != wanted:
         raise ValueError(
             f"the context must give exactly {wanted}, got {sorted(context)}"
         )
+    for name, value in context.items():
+        if pd.api.types.is_list_like(value):
+            raise ValueError(f"the context {name!r} must be one value, got {value!r}")
     ids = {
         "user": pd.Index(users),
         "item": pd.Index(dataset.items["item"] if items is None else items),
     }
     for kind, asked in ids.items():
-        unknown = asked[~asked.isin(getattr(dataset, f"{kind}s")[kind])]
-        if len(unknown):
+        if asked.has_duplicates:
+            twice = asked[asked.duplicated()][0]
             raise ValueError(
-                f"{len(unknown)} {kind}(s) are not in the {kind}s table, such as "
-                f"{unknown[0]!r}"
+                f"{kind} {show(twice)} is given twice: it would be listed so"
             )
     pairs = pd.MultiIndex.from_product(list(ids.values()), names=list(ids))
-    return pairs.to_frame(index=False).assign(
-        scenario=scenario, time=pd.Timestamp(time), **context
+    rows = pairs.to_frame(index=False).assign(
+        scenario=scenario, time=moment("time", time, schema.time_unit), **context
     )
+    rows = encoder.accept(rows, "candidates")
+    for kind, table in (("user", dataset.users), ("item", dataset.items)):
+        check_known("candidates", rows, table, kind)
+    return rows
 
 
 def recommend(
@@ -121,17 +127,20 @@ def recommend(
     Raises
     ------
     ValueError
-        If there is no candidate, ``k`` is not positive or the task is unknown.
+        If ``k`` is not positive, the task is unknown, a candidate is there twice, or as
+        of :meth:`~urlm_helpers.preprocessing.Encoder.accept`.
     """
     schema = encoder.schema
     task = schema.tasks[0] if task is None else task
     if task not in schema.tasks:
         raise ValueError(f"task {task!r} is not one of {list(schema.tasks)}")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    if len(rows) == 0:
-        raise ValueError("there is no candidate to rank")
-    rows = rows.reset_index(drop=True)
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be a whole number and at least 1, got {k!r}")
+    rows = encoder.accept(rows, "candidates").reset_index(drop=True)
+    if (twice := rows.duplicated(["user", "scenario", "time", "item"])).any():
+        raise ValueError(
+            f"candidates: listed twice are {describe(rows, twice)}: keep one of them"
+        )
     consumed = LookBack(encoder.events, rows, ["user", "item"]).count()
     if not (schema.consumed_again if keep_consumed is None else keep_consumed):
         rows = rows[consumed == 0].reset_index(drop=True)
@@ -149,6 +158,6 @@ def recommend(
     table.insert(3, "rank", table.groupby(request).cumcount() + 1)
     table = table[table["rank"] <= k].sort_values([*request, "rank"])
     if schema.item_name is not None:
-        names = encoder.dataset.items.set_index("item")[schema.item_name]
+        names = encoder.dataset.items.set_index("item", drop=False)[schema.item_name]
         table.insert(5, "name", table["item"].map(names))
     return table.reset_index(drop=True)
