@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-LABELS = "labels"
+LABELS, WEIGHTS = "labels", "sample_weight"
 SHAPES = b"urlm_shapes"
 
 
@@ -31,6 +31,7 @@ def write_shards(
     y: np.ndarray,
     rows: np.ndarray | None = None,
     shard_rows: int = 1 << 16,
+    sample_weight: np.ndarray | None = None,
 ) -> list[Path]:
     """Write inputs and labels as Parquet files of so many rows, in their order.
 
@@ -44,6 +45,8 @@ def write_shards(
         Which rows; by default all.
     shard_rows : int
         Rows of a file.
+    sample_weight : ndarray, shape (n,), optional
+        What each row counts in the loss; kept as a column of its own.
 
     Returns
     -------
@@ -61,14 +64,17 @@ def write_shards(
             f"{folder} holds Parquet files already; name an empty one"
         )
     rows = np.arange(len(y)) if rows is None else rows
+    kept = {**x, LABELS: y}
+    if sample_weight is not None:
+        kept[WEIGHTS] = np.asarray(sample_weight, "float64")
     paths = []
     starts = range(0, len(rows), shard_rows)
     for number, start in enumerate(tqdm(starts, unit="shard", desc="writing")):
         part = rows[start : start + shard_rows]
-        arrays = {name: array[part] for name, array in x.items()}
+        arrays = {name: array[part] for name, array in kept.items()}
         path = folder / f"{number:06d}.parquet"
         unfinished = path.with_suffix(".part")
-        pq.write_table(_table({**arrays, LABELS: y[part]}), unfinished)
+        pq.write_table(_table(arrays), unfinished)
         unfinished.replace(path)  # a run that is cut off leaves no half shard
         paths.append(path)
     return paths
@@ -85,7 +91,8 @@ def read_shard(path: str | Path) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray
-        The inputs, and the labels under ``"labels"``.
+        The inputs, the labels under ``"labels"``, and weights of the rows, where there
+        are some, under ``"sample_weight"``.
 
     Raises
     ------

@@ -10,7 +10,41 @@ import keras
 import numpy as np
 import pyarrow.parquet as pq
 
-from urlm_helpers.preprocessing.shards import LABELS, read_shard
+from urlm_helpers.preprocessing.shards import LABELS, WEIGHTS, read_shard
+
+
+def of_mean_one(weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Divide weights of rows by their mean, so that a step keeps its size.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (n,)
+        What each row counts.
+
+    Returns
+    -------
+    ndarray of float32, float
+        The same with the mean 1, and the mean that they had.
+
+    Raises
+    ------
+    ValueError
+        If they are not one finite number, 0 or more, a row, or all are 0.
+
+    Examples
+    --------
+    >>> of_mean_one(np.array([1, 3]))[0].tolist()
+    [0.5, 1.5]
+    """
+    weights = np.asarray(weights, "float64")
+    mean = float(weights.mean()) if weights.ndim == 1 and len(weights) else 0.0
+    if not (np.isfinite(mean) and mean > 0 and weights.min() >= 0):
+        raise ValueError(
+            "sample_weight must be one finite number per row, none below 0 and not all "
+            f"0; got shape {weights.shape}, {np.isnan(weights).sum()} NaN, "
+            f"{np.isinf(weights).sum()} infinite, {(weights < 0).sum()} below 0"
+        )
+    return (weights / mean).astype("float32"), mean
 
 
 class Batches(keras.utils.PyDataset):
@@ -32,6 +66,13 @@ class Batches(keras.utils.PyDataset):
         Rows in a batch.
     seed : int
         Of the order.
+    sample_weight : ndarray, shape (n,), optional
+        What each row counts in the loss, relative to the mean over ``rows``.
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight per row of ``y``, or as of :func:`of_mean_one`.
 
     Examples
     --------
@@ -48,10 +89,21 @@ class Batches(keras.utils.PyDataset):
         rows: np.ndarray,
         batch_size: int = 2048,
         seed: int = 0,
+        sample_weight: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.x, self.y = x, y
+        self.weights: list[np.ndarray] = []
         self.rows = np.array(rows)
+        if sample_weight is not None:
+            if np.shape(sample_weight) != (len(y),):
+                raise ValueError(
+                    f"{len(y):,} rows need a sample_weight of shape ({len(y)},), got "
+                    f"{np.shape(sample_weight)}"
+                )
+            own = np.zeros(len(y), "float32")
+            own[self.rows] = of_mean_one(np.asarray(sample_weight)[self.rows])[0]
+            self.weights = [own]
         self.batch_size = min(batch_size, len(self.rows))
         self._rng = np.random.default_rng(seed)
         self.on_epoch_end()
@@ -59,9 +111,10 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
 
-    def __getitem__(self, batch: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def __getitem__(self, batch: int) -> tuple[Any, ...]:
         rows = self.rows[batch * self.batch_size : (batch + 1) * self.batch_size]
-        return {name: array[rows] for name, array in self.x.items()}, self.y[rows]
+        inputs = {name: array[rows] for name, array in self.x.items()}
+        return inputs, self.y[rows], *(weights[rows] for weights in self.weights)
 
     def on_epoch_end(self) -> None:
         """Shuffle the row numbers."""
@@ -143,7 +196,7 @@ class ShardBatches(keras.utils.PyDataset):
     Parameters
     ----------
     folder : path
-        Of :func:`write_shards`.
+        Of :func:`write_shards`, with weights of the rows or without.
     batch_size : int
         Rows in a batch.
     seed : int
@@ -157,7 +210,7 @@ class ShardBatches(keras.utils.PyDataset):
     FileNotFoundError
         If there is no shard in the folder.
     ValueError
-        If there are fewer rows than a batch needs.
+        If there are fewer rows than a batch needs, or as of :func:`of_mean_one`.
 
     Examples
     --------
@@ -184,6 +237,11 @@ class ShardBatches(keras.utils.PyDataset):
                 f"{self.sizes.sum():,} rows do not fill a batch of {batch_size:,}"
             )
         self.batch_size, self.mix = batch_size, mix
+        self._mean: float | None = None
+        if WEIGHTS in pq.read_schema(self.paths[0]).names:
+            columns = [pq.read_table(p, columns=[WEIGHTS]) for p in self.paths]
+            weights = [c[WEIGHTS].combine_chunks().flatten() for c in columns]
+            self._mean = of_mean_one(np.concatenate(weights))[1]
         self._rng = np.random.default_rng(seed)
         self._reader = ThreadPoolExecutor(max_workers=1)
         self.on_epoch_end()
@@ -231,8 +289,11 @@ class ShardBatches(keras.utils.PyDataset):
             yield {n: a[start - offset : end - offset] for n, a in arrays.items()}
             start, group = end, group + 1
 
-    def __getitem__(self, batch: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def __getitem__(self, batch: int) -> tuple[Any, ...]:
         start = batch * self.batch_size
         pieces = list(self._pieces(start, start + self.batch_size))
         arrays = {n: np.concatenate([p[n] for p in pieces]) for n in pieces[0]}
-        return arrays, arrays.pop(LABELS)
+        labels = arrays.pop(LABELS)
+        if self._mean is None:
+            return arrays, labels
+        return arrays, labels, (arrays.pop(WEIGHTS) / self._mean).astype("float32")
