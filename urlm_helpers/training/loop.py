@@ -138,7 +138,9 @@ def fit(
     settings: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
     settings |= {"rows": len(train.rows), "sample_weight": None}
     if sample_weight is not None:
-        settings["sample_weight"] = zlib.crc32(np.asarray(sample_weight, "float64"))
+        settings["sample_weight"] = zlib.crc32(
+            np.asarray(sample_weight, "float64").tobytes()
+        )
         options["valid_weight"] = np.asarray(sample_weight)[at]
     return fit_batches(model, train, valid, y[at], settings=settings, **options)
 
