@@ -3,6 +3,7 @@
 from urlm_helpers.preprocessing.columns import Buckets, Scaler, Vocabulary
 from urlm_helpers.preprocessing.encode import Encoder
 from urlm_helpers.preprocessing.lookback import LookBack
+from urlm_helpers.preprocessing.negatives import draw_negatives
 from urlm_helpers.preprocessing.prepared import Prepared, prepare
 from urlm_helpers.preprocessing.shards import read_shard, write_shards
 from urlm_helpers.preprocessing.spec import InputSpec
