@@ -89,7 +89,7 @@ def log(seed: int, n: int = 400, users: int = 30) -> pd.DataFrame:
 
 
 def test_deciles_of_every_cell_have_the_slow_bootstraps_interval() -> None:
-    frame = log(0)
+    frame = log(0, n=900, users=90)
     table = pcoc_deciles(frame, ["click", "like"], bins=3, resamples=60, seed=5)
     assert list(table.columns) == [
         "scenario", "task", "bin", "rows", "weight", "predicted", "observed", "pcoc",
@@ -124,7 +124,7 @@ def test_decile_intervals_cover_calibration_and_see_its_lack() -> None:
         [
             (table["low"] <= 1) & (table["high"] >= 1)
             for table in (
-                pcoc_deciles(log(seed), ["click"], bins=2, resamples=150)
+                pcoc_deciles(log(seed, 800, 80), ["click"], bins=2, resamples=150)
                 for seed in range(50)
             )
         ]
@@ -139,9 +139,13 @@ def test_decile_intervals_cover_calibration_and_see_its_lack() -> None:
 
 def test_deciles_without_an_interval() -> None:
     frame = log(2).assign(y_like=0)
-    table = pcoc_deciles(frame, ["like"], resamples=20)
+    with pytest.warns(
+        UserWarning, match=r"20 of 20 values: .*\('feed', 'like', 0\): 0.0"
+    ):
+        table = pcoc_deciles(frame, ["like"], resamples=20)
     assert table[["pcoc", "low", "high"]].isna().all(axis=None)
-    table = pcoc_deciles(frame.assign(user=1), ["click"], resamples=20)
+    with pytest.warns(UserWarning, match="no interval for 20 of 20 values"):
+        table = pcoc_deciles(frame.assign(user=1), ["click"], resamples=20)
     assert table["pcoc"].notna().all() and table["low"].isna().all()
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
         pcoc_deciles(frame, ["click"], bins=0)

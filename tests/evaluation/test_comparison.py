@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -153,6 +155,69 @@ def test_intervals_cover_no_difference(
     assert np.all(np.isfinite(width))
 
 
+def guesses(positives: int, seed: int, users: int = 150) -> list[pd.DataFrame]:
+    """Two models that know nothing, on a log with as many positives."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(users), 8)
+    y = np.zeros(len(user))
+    y[rng.choice(len(y), positives, replace=False)] = 1
+    taste = rng.normal(size=(2, users))[:, user]
+    return [
+        pd.DataFrame({"user": user, "scenario": "feed", "y_buy": y, "p_buy": score})
+        for score in taste + rng.normal(size=(2, len(user)))
+    ]
+
+
+@pytest.mark.parametrize("positives", [1, 2, 4, 8, 30])
+def test_noise_on_few_positives_is_no_difference(positives: int) -> None:
+    """A bootstrap of one positive holds the same positive in every resample."""
+    tables = []
+    with warnings.catch_warnings(record=True, action="always") as said:
+        for seed in range(80):
+            a, b = guesses(positives, seed)
+            tables.append(compare(a, b, ["buy"], resamples=100))
+    lines = pd.concat(tables)
+    assert (lines["positives"] == positives).all()
+    assert ((lines["low"] > 0) | (lines["high"] < 0)).mean() <= 0.1
+    assert (lines["p_value"] < 0.05).mean() <= 0.1
+    assert (lines["low"].isna() == (lines["support"] < 10)).all()
+    assert lines["low"].isna().all() == (positives < 10) == bool(said)
+    assert lines["difference"].notna().all()
+
+
+def test_a_flipped_label_rests_on_its_negatives() -> None:
+    a, b = (f.assign(y_buy=1 - f["y_buy"]) for f in guesses(4, 0))
+    with pytest.warns(UserWarning, match=r"of 1 values.*\{\('feed', 'buy'\): 4.0\}"):
+        line = compare(a, b, ["buy"], resamples=50).iloc[0]
+    assert line["positives"] == len(a) - 4 and line["support"] == 4
+    assert np.isnan(line[["low", "high", "p_value", "p_holm"]].astype(float)).all()
+
+
+def test_each_of_the_models_needs_its_hits() -> None:
+    """A recall rests on the users with a hit; here b finds those of nine only."""
+    a = guesses(60, 0)[0].assign(p_buy=lambda f: 0.9 * f["y_buy"])
+    few = a.loc[a["y_buy"] == 1, "user"].unique()[:9]
+    b = a.assign(p_buy=a["p_buy"] * a["user"].isin(few))
+    for one, other in ((a, b), (b, a), (a, [a, b])):
+        with pytest.warns(UserWarning, match="no interval for 1 of 1 values"):
+            table = compare(one, other, ["buy"], "recall", resamples=20)
+        assert table["low"].isna().all() and table["support"].item() < 10
+    assert compare(a, a, ["buy"], "recall", resamples=20)["low"].item() == 0
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_the_spread_over_runs_has_students_width(runs: int) -> None:
+    """Users who are all alike add nothing: what is left is the t-interval over runs."""
+    one = pd.DataFrame({"user": np.repeat(np.arange(12), 2), "scenario": "feed"})
+    one["y_click"] = [1, 0] * 12
+    more, less = np.random.default_rng(3).uniform(0.1, 0.4, size=(2, runs))
+    a, b = ([one.assign(p_click=p) for p in ps] for ps in (more, less))
+    for other, error in ((b, (more - less).std(ddof=1)), (b[:1], more.std(ddof=1))):
+        line = compare(a, other, ["click"], metric="pcoc", resamples=40_000).iloc[0]
+        half = stats.t.ppf(0.975, runs - 1) * 2 * error / np.sqrt(runs)
+        assert (line["high"] - line["low"]) / 2 == pytest.approx(half, rel=0.06)
+
+
 def test_pairing_runs_removes_their_shared_luck() -> None:
     rng = np.random.default_rng(0)
     frame = log(n=2000)
@@ -210,7 +275,8 @@ def test_an_undefined_cell_stays_undefined() -> None:
     a.loc[a["scenario"] == "s", "y_buy"] = 0
     table = compare(a, noisy(a, 1), TASKS, resamples=50)
     undefined = (table["scenario"] == "s") & (table["task"] == "buy")
-    numbers = table.drop(columns=["scenario", "task", "metric"])
+    assert table["positives"][undefined].tolist() == [0]
+    numbers = table.drop(columns=["scenario", "task", "metric", "positives", "support"])
     assert numbers[undefined].isna().all(axis=None)
     assert numbers[~undefined].notna().all(axis=None)
 

@@ -158,6 +158,10 @@ def test_normalized_entropy_is_a_ratio_of_scikit_learns_log_losses(data: Rows) -
         np.testing.assert_allclose(found, model / constant, rtol=1e-9, atol=1e-12)
 
 
+def test_entropy_ends_at_zero() -> None:
+    np.testing.assert_allclose(ev.entropy(np.array([0, 0.5, 1])), [0, np.log(2), 0])
+
+
 def test_normalized_entropy_of_the_base_rate_is_one() -> None:
     y, w = np.array([1, 0, 0, 1, 0]), np.array([1, 2, 1, 3, 0.5])
     base = np.full(5, np.average(y, weights=w))

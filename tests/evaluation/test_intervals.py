@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_blocks_do_not_change_the_draws() -> None:
 
 
 def test_table() -> None:
-    frame = log()
+    frame = log(1600, 100)
     table = evaluate(frame, TASKS, metrics=list(bs.METRICS), resamples=200)
     assert list(table.columns) == [
         "scenario", "task", "metric", "value", "low", "high", "rows", "users",
@@ -117,6 +118,25 @@ def test_table() -> None:
         assert line["dropped"] == (gauc.dropped if line["metric"] == "gauc" else 0)
     again = evaluate(frame, TASKS, metrics=list(bs.METRICS), resamples=200)
     pd.testing.assert_frame_equal(table, again)
+
+
+def test_single_precision_in_double_precision_out() -> None:
+    """A metric of float32 columns is that of the same numbers as float64."""
+    frame = log(1600, 100)
+    narrow = {c: "float32" for c in frame if c not in ("user", "scenario")}
+    single = frame.assign(p_buy=frame["p_buy"] / 3).astype(narrow)
+    double = single.astype(dict.fromkeys(narrow, "float64"))
+    one, two = (
+        evaluate(f, ["buy"], metrics=list(bs.METRICS), resamples=20)
+        for f in (single, double)
+    )
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    for metric in bs.METRICS:
+        narrow_value, value = (
+            direct(metric)(f["y_buy"], f["p_buy"], f["weight"], f["user"])
+            for f in (single, double)
+        )
+        assert narrow_value == value or np.isnan([narrow_value, value]).all(), metric
 
 
 def test_rows_of_a_user_move_together() -> None:
@@ -155,24 +175,74 @@ def test_intervals_cover_the_truth() -> None:
 def test_undefined_cells_are_nan_and_counted() -> None:
     frame = log(weighted=False)
     frame.loc[frame["scenario"] == "feed", "y_click"] = 0
-    table = evaluate(frame, ["click"], metrics=["auc", "gauc", "pcoc"], resamples=50)
+    with pytest.warns(UserWarning, match=r"\('feed', 'click', 'auc'\): 0.0"):
+        table = evaluate(
+            frame, ["click"], metrics=["auc", "gauc", "pcoc"], resamples=50
+        )
     feed = table[table["scenario"] == "feed"]
     assert feed[["value", "low", "high"]].isna().all(axis=None)
     assert (feed["dropped"] == 1).all() and (feed["positives"] == 0).all()
     one_user = log().assign(user=1)
-    table = evaluate(one_user, TASKS, resamples=50)
+    with pytest.warns(UserWarning, match="no interval for 20 of 20 values"):
+        table = evaluate(one_user, TASKS, resamples=50)
     assert table["value"].notna().all() and table["low"].isna().all()
 
 
 def test_an_interval_needs_half_of_its_resamples() -> None:
-    """One positive is missing from a third of the resamples, no more."""
-    frame = log(weighted=False)
-    frame["y_click"] = 0
-    frame.loc[0, "y_click"] = 1
-    table = evaluate(frame, ["click"], metrics=["auc"], resamples=500)
-    assert table["low"].notna().sum() == 1
     low, _ = bs.percentile_interval(np.array([1.0, np.nan, np.nan]), 0.95)
     assert np.isnan(low)
+    assert bs.percentile_interval(np.array([1.0, np.nan]), 0.95) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_interval_needs_ten_users_with_the_rarer_label(flip: bool) -> None:
+    """Ten users with two positives each do; with nine, or one who has most, none."""
+    frame = log(3000, 60, weighted=False).assign(scenario="feed")
+    seen = frame.groupby("user").cumcount()
+
+    def low(y: pd.Series) -> pd.Series:
+        label = frame.assign(y_click=y ^ flip)
+        metrics = ["auc", "log_loss", "pcoc", "ece"]
+        return evaluate(label, ["click"], metrics=metrics, resamples=50)["low"]
+
+    ten = (frame["user"] < 10) & (seen < 2)
+    with warnings.catch_warnings(action="error"):
+        assert low(ten).notna().all()
+    for few in (ten & (frame["user"] > 0), ten | ((frame["user"] == 0) & (seen < 9))):
+        with pytest.warns(UserWarning, match="4 of 4 values.*fewer than 10 users"):
+            assert low(few).isna().all()
+
+
+def test_gauc_needs_ten_users_with_both_labels() -> None:
+    frame = log(3000, 60, weighted=False).assign(scenario="feed")
+    for both in (9, 30):
+        label = (frame["user"] % 2).where(frame["user"] >= both, frame["y_click"])
+        with warnings.catch_warnings(record=True, action="always") as said:
+            own = frame.assign(y_click=label)
+            table = evaluate(own, ["click"], metrics=["auc", "gauc"], resamples=50)
+        assert table["low"].notna().tolist() == [True, both == 30]
+        assert bool(said) == (both == 9)
+
+
+def test_a_recall_needs_ten_users_with_a_hit() -> None:
+    frame = log(3000, 60, weighted=False).assign(scenario="feed")
+    frame["p_click"] = 0.1 + 0.8 * ((frame["y_click"] == 1) & (frame["user"] < 9))
+    metrics = ["recall", "precision", "f1", "accuracy"]
+    with pytest.warns(UserWarning, match="no interval for 3 of 4 values"):
+        table = evaluate(frame, ["click"], metrics=metrics, resamples=50)
+    assert table["low"].isna().tolist() == [True, True, True, False]
+
+
+def test_means_over_queries_need_ten_users_with_a_hit() -> None:
+    f = queries()
+    f["label"] = (f["item"] == 0).astype(int)
+    for found in (9, 10):
+        first = np.where(f["user"] < found, 0, 1)  # the item that is ranked first
+        given = (f["query"], f["user"], f["item"] == first, f["label"], 1)
+        with warnings.catch_warnings(record=True, action="always") as said:
+            table = ranking_table(*given, resamples=50)
+        assert (table["value"] == found / 30).all()
+        assert table["low"].isna().all() == (found == 9) == bool(said)
 
 
 def test_scenario_order() -> None:

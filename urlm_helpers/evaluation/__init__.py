@@ -23,6 +23,7 @@ from urlm_helpers.evaluation.metrics import (
     normalized_entropy,
     threshold_metrics,
 )
-from urlm_helpers.evaluation.off_policy import effective_sample_size, policy_value
+from urlm_helpers.evaluation.off_policy import policy_value
 from urlm_helpers.evaluation.ranking import query_metrics, ranking_metrics
+from urlm_helpers.evaluation.rows import effective_sample_size
 from urlm_helpers.evaluation.slices import cold_start, evaluate_slices, pcoc_deciles

@@ -15,6 +15,7 @@ from urlm_helpers.evaluation.bootstrap import (
     percentile_interval,
     ratio,
     resample_users,
+    too_few,
     values,
 )
 from urlm_helpers.evaluation.intervals import cells
@@ -96,7 +97,9 @@ def compare(
     DataFrame
         One row per scenario × task: `scenario`, `task`, `metric`, `a`, `b` (means over
         runs), `difference` (a - b), `low`, `high`, `p_value` (two-sided, of no
-        difference) and `p_holm` (Holm's correction over the table).
+        difference), `p_holm` (Holm's correction over the table), `positives` (rows
+        with label 1) and `support`: how many users, evenly active, the rarer label
+        comes from. Below 10 of them there are no interval and no p-values.
 
     Raises
     ------
@@ -124,18 +127,21 @@ def compare(
 
     Examples
     --------
+    Twenty users saw two items each and clicked on one. Model a has put the right one
+    first for sixteen of them, b says the same of both:
+
     >>> a = pd.DataFrame(
     ...     {
-    ...         "user": [0, 0, 1, 1, 2, 2],
+    ...         "user": np.repeat(np.arange(20), 2),
     ...         "scenario": "feed",
-    ...         "y_click": [1, 0, 1, 0, 1, 0],
-    ...         "p_click": [0.9, 0.2, 0.8, 0.3, 0.7, 0.1],
+    ...         "y_click": [1, 0] * 20,
+    ...         "p_click": [0.8, 0.2] * 16 + [0.2, 0.8] * 4,
     ...     }
     ... )
-    >>> b = a.assign(p_click=0.5)
-    >>> compare(a, b, ["click"], resamples=99).drop(columns=["metric", "p_holm"])
-      scenario   task    a    b  difference  low  high  p_value
-    0     feed  click  1.0  0.5         0.5  0.5   0.5     0.02
+    >>> table = compare(a, a.assign(p_click=0.5), ["click"], resamples=200)
+    >>> table[["a", "b", "difference", "low", "high", "positives", "support"]]
+         a    b  difference  low  high  positives  support
+    0  0.8  0.5         0.3  0.1  0.45         20     20.0
     """
     runs_a = [a] if isinstance(a, pd.DataFrame) else list(a)
     runs_b = [b] if isinstance(b, pd.DataFrame) else list(b)
@@ -160,22 +166,27 @@ def compare(
         *shape, resamples
     )
     table = []
-    for key, value, draw in zip(first, full, draws, strict=True):
+    rests_on = np.reshape([s.support for s in statistics], shape).min(axis=1)
+    support = dict(zip(first, rests_on.tolist(), strict=True))
+    few = too_few(support)
+    for key, value, draw, thin in zip(first, full, draws, few, strict=True):
         mean_a, mean_b = value[:n].mean(), value[n:].mean()
         difference = draw[:n].mean(axis=0) - draw[n:].mean(axis=0)
         if paired and len(runs_a) == len(runs_b):
             difference += run_noise(value[:n] - value[n:])
         else:
             difference += run_noise(value[:n]) - run_noise(value[n:])
+        if thin:
+            difference[:] = np.nan
         low, high = percentile_interval(difference, level)
-        defined = np.count_nonzero(~np.isnan(difference))
         tail = min((difference <= 0).sum(), (difference >= 0).sum())
-        p = np.nan if np.isnan(low) else min(1.0, 2 * (tail + 1) / (defined + 1))
+        p = np.nan if np.isnan(low) else min(1.0, 2 * (tail + 1) / (resamples + 1))
         table.append((*key, metric, mean_a, mean_b, mean_a - mean_b, low, high, p))
     names = ["scenario", "task", "metric", "a", "b", "difference", "low", "high"]
     compared = pd.DataFrame(table, columns=[*names, "p_value"])
     compared["p_holm"] = holm(compared["p_value"])
-    return compared
+    positives = [int(cell.y.sum()) for cell in first.values()]
+    return compared.assign(positives=positives, support=rests_on)
 
 
 def user_mean(
@@ -202,6 +213,8 @@ def user_mean(
     Returns
     -------
     mean, low, high : float
+        The interval is NaN, with a warning, where what is summed comes from few users
+        (see `urlm_helpers.evaluation.evaluate`).
 
     Raises
     ------
@@ -210,7 +223,7 @@ def user_mean(
 
     Examples
     --------
-    >>> user_mean([1.0, 3.0, 2.0], ["a", "a", "b"], resamples=200)
+    >>> user_mean([1.0, 3.0] * 20, np.repeat(np.arange(20), 2), resamples=200)
     (2.0, 2.0, 2.0)
     """
     value = np.asarray(value, dtype=np.float64)
@@ -219,9 +232,8 @@ def user_mean(
         raise ValueError(f"value is NaN in row {int(np.argmax(np.isnan(value)))}")
     n = len(names)
     mean = ratio(code, n, value, np.ones(len(value)))
-    full, interval = bootstrap([mean], n, resamples, seed, level)
-    low, high = interval[0] if n > 1 else (np.nan, np.nan)
-    return float(full[0]), float(low), float(high)
+    full, interval = bootstrap({"the mean": mean}, n, resamples, seed, level)
+    return float(full[0]), float(interval[0, 0]), float(interval[0, 1])
 
 
 def t_interval(

@@ -7,6 +7,7 @@ makes the comparison of two models on the same rows a paired one.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from urlm_helpers.evaluation.bootstrap import (
     METRICS,
     ORDER_METRICS,
     Cell,
+    Statistic,
     bootstrap,
     ratio,
 )
@@ -65,7 +67,7 @@ def evaluate(
     seed: int = 0,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Every metric in every scenario and task, with user-bootstrap intervals.
+    r"""Every metric in every scenario and task, with user-bootstrap intervals.
 
     Parameters
     ----------
@@ -104,8 +106,13 @@ def evaluate(
     Notes
     -----
     Intervals are percentiles over the resamples in which the metric is defined; NaN
-    where that is fewer than half, or where the cell has one user. ECE is biased
-    upward by noise, and once more by resampling: its interval lies high.
+    where that is fewer than half. They are NaN too, with a warning, where the rarer
+    label (for "precision", "recall" and "f1" also the hits) comes from fewer than 10
+    users: resamples of one positive all hold the same positive, and say nothing of
+    what another would have done. Of users with :math:`n_u` rows of that label each
+    counts in proportion, :math:`(\sum_u n_u)^2 / \sum_u n_u^2` of them in all. At 10
+    an interval of 95 % holds the truth in some 92 of 100 logs, at 30 in 94. ECE is
+    biased upward by noise, and once more by resampling: its interval lies high.
 
     References
     ----------
@@ -130,10 +137,9 @@ def evaluate(
     """
     found, users = cells(predictions, tasks, metrics)
     keys = [(key, metric) for key in found for metric in metrics]
-    statistics = [METRICS[metric](found[key]) for key, metric in keys]
+    statistics = {(*key, metric): METRICS[metric](found[key]) for key, metric in keys}
     value, interval = bootstrap(statistics, users, resamples, seed, level)
-    lines = [(*key, metric) for key, metric in keys]
-    table = pd.DataFrame(lines, columns=["scenario", "task", "metric"])
+    table = pd.DataFrame(list(statistics), columns=["scenario", "task", "metric"])
     table["value"] = value
     table[["low", "high"]] = interval
     counts = [
@@ -141,8 +147,7 @@ def evaluate(
         for cell in (found[key] for key, _ in keys)
     ]
     table[["rows", "users", "positives"]] = counts
-    table.loc[table["users"] < 2, ["low", "high"]] = np.nan
-    dropped = np.array([statistic.dropped for statistic in statistics])
+    dropped = np.array([statistic.dropped for statistic in statistics.values()])
     return table.assign(dropped=np.where(np.isnan(value), 1.0, dropped))
 
 
@@ -198,12 +203,12 @@ def ranking_table(
     Examples
     --------
     >>> table = ranking_table(
-    ...     query=[0, 0, 1, 1], user=["a", "a", "b", "b"], score=[2, 1, 1, 2],
-    ...     label=[1, 0, 1, 0], k=1, resamples=200,
+    ...     query=np.repeat(np.arange(40), 2), user=np.repeat(np.arange(40), 2),
+    ...     score=[2, 1, 1, 2] * 20, label=[1, 0] * 40, k=1, resamples=200,
     ... )
     >>> table.loc[table["metric"] == "recall@1", ["value", "low", "high", "queries"]]
-       value  low  high  queries
-    0    0.5  0.0   1.0        2
+       value    low  high  queries
+    0    0.5  0.375  0.65       40
     """
     code, _ = codes(query, "query", len(np.asarray(query)))
     first = np.unique(code, return_index=True)[1]
@@ -221,14 +226,15 @@ def ranking_table(
         for cut in cuts:
             shown = shown_popularity(code, score, popularity, cut)
             metrics[f"popularity@{cut}"] = shown
-    lines, statistics = [], []
+    lines: list[tuple[object, ...]] = []
+    statistics: dict[tuple[Any, Any], Statistic] = {}
     for s, name in enumerate(scenarios):
         here = where[first] == s
         for metric in metrics:
             each = metrics[metric].to_numpy()
             rows = np.flatnonzero(here & ~np.isnan(each))
             owner, one = who[first][rows], np.ones(len(rows))
-            statistics.append(ratio(owner, len(users), each[rows], one))
+            statistics[name, metric] = ratio(owner, len(users), each[rows], one)
             dropped = float(1 - len(rows) / here.sum())
             lines.append((name, metric, len(rows), len(np.unique(owner)), dropped))
     names = ["scenario", "metric", "queries", "users", "dropped"]
@@ -236,7 +242,6 @@ def ranking_table(
     value, interval = bootstrap(statistics, len(users), resamples, seed, level)
     table["value"] = value
     table[["low", "high"]] = interval
-    table.loc[table["users"] < 2, ["low", "high"]] = np.nan
     if item is not None:
         lists = pd.DataFrame({"query": code, "user": who, "item": item, "score": score})
         more = [

@@ -250,14 +250,22 @@ def threshold_metrics(
     >>> threshold_metrics([1, 0, 0, 0], [0.4, 0.3, 0.2, 0.1])
     {'accuracy': 0.75, 'precision': nan, 'recall': 0.0, 'f1': 0.0}
     """
-    y, p, weight = checked(y, p, weight)
-    said = p >= threshold
-    hit = (weight * (said * y)).sum()
-    said_total, true_total = (weight * said).sum(), (weight * y).sum()
-    right = (weight * (said == (y == 1))).sum()
+    columns = decision_columns(*checked(y, p, weight), threshold)
     return {
-        "accuracy": float(divide(right, weight.sum())),
-        "precision": float(divide(hit, said_total)),
-        "recall": float(divide(hit, true_total)),
-        "f1": float(divide(2 * hit, said_total + true_total)),
+        name: float(divide(over.sum(), under.sum()))
+        for name, (over, under) in columns.items()
+    }
+
+
+def decision_columns(
+    y: Floats, p: Floats, weight: Floats, threshold: float = 0.5
+) -> dict[str, tuple[Floats, Floats]]:
+    """What each of `threshold_metrics` sums over the rows, and what it divides by."""
+    said = p >= threshold
+    hit = weight * (said * y)
+    return {
+        "accuracy": (weight * (said == (y == 1)), weight),
+        "precision": (hit, weight * said),
+        "recall": (hit, weight * y),
+        "f1": (2 * hit, weight * (said + y)),
     }

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from urlm_helpers.data.arrays import Floats, refuse
 from urlm_helpers.evaluation.bootstrap import bootstrap, ratio
-from urlm_helpers.evaluation.rows import codes, divide
+from urlm_helpers.evaluation.rows import codes, effective_sample_size
 
 
 def policy_value(
@@ -88,8 +88,9 @@ def policy_value(
     Notes
     -----
     The rows of one user are not independent, so the intervals resample users. They
-    are NaN for a single user. Where a few weights are large (a small `ess`) they are
-    too short: the rewards that would have mattered most may not be in the log.
+    are NaN, with a warning, where the weighted rewards are those of few users (see
+    `urlm_helpers.evaluation.evaluate`). Where a few weights are large (a small `ess`)
+    they are too short: the rewards that would have mattered most may not be in the log.
 
     References
     ----------
@@ -150,10 +151,13 @@ def policy_value(
         corrected = q + w * (column["reward"] - column["q_logged"])
         parts = {"dm": (q, one), **parts, "dr": (corrected, one)}
     users = len(names)
-    statistics = [ratio(code, users, *pair) for pair in parts.values()]
+    statistics = {name: ratio(code, users, *pair) for name, pair in parts.items()}
+    if "dr" in statistics:  # the model's part hides how few rewards correct it
+        support = min(statistics[name].support for name in ("dr", "ips"))
+        statistics["dr"] = statistics["dr"]._replace(support=support)
     value, interval = bootstrap(statistics, users, resamples, seed, level)
     table = pd.DataFrame({"estimator": list(parts), "value": value})
-    table[["low", "high"]] = interval if users > 1 else np.nan
+    table[["low", "high"]] = interval
     about_weights = {
         "mean_weight": w.mean(),
         "largest_weight": w.max(),
@@ -163,29 +167,6 @@ def policy_value(
     table = table.assign(rows=n, users=users, **about_weights)
     table.loc[table["estimator"] == "dm", list(about_weights)] = np.nan
     return table
-
-
-def effective_sample_size(weight: ArrayLike) -> float:
-    r"""Return how many rows of equal weight would be as noisy a mean.
-
-    .. math:: \mathrm{ESS} = \frac{(\sum_i w_i)^2}{\sum_i w_i^2}
-
-    From 1, one row has all the weight, to the number of rows, all have the same. NaN
-    where all weights are 0.
-
-    References
-    ----------
-    Kish, L. (1965). Survey sampling. Wiley.
-
-    Examples
-    --------
-    >>> effective_sample_size([2, 2, 2]), effective_sample_size([1, 0, 0])
-    (3.0, 1.0)
-    """
-    w = np.asarray(weight, dtype=np.float64)
-    refuse(w, ~((w >= 0) & np.isfinite(w)), "weight must be finite and >= 0")
-    w = w / max(w.max(initial=0.0), np.finfo(np.float64).tiny)  # no overflow
-    return float(divide(w.sum() ** 2, (w**2).sum()))
 
 
 def _columns(given: dict[str, ArrayLike]) -> dict[str, Floats]:

@@ -57,6 +57,29 @@ def group_sum(group: Ints, values: Floats, groups: int) -> Floats:
     return np.bincount(group, values, groups).astype(np.float64)
 
 
+def effective_sample_size(weight: ArrayLike) -> float:
+    r"""Return how many rows of equal weight would be as noisy a mean.
+
+    .. math:: \mathrm{ESS} = \frac{(\sum_i w_i)^2}{\sum_i w_i^2}
+
+    From 1, one row has all the weight, to the number of rows, all have the same. NaN
+    where all weights are 0.
+
+    References
+    ----------
+    Kish, L. (1965). Survey sampling. Wiley.
+
+    Examples
+    --------
+    >>> effective_sample_size([2, 2, 2]), effective_sample_size([1, 0, 0])
+    (3.0, 1.0)
+    """
+    w = np.asarray(weight, dtype=np.float64)
+    refuse(w, ~((w >= 0) & np.isfinite(w)), "weight must be finite and >= 0")
+    w = w / max(w.max(initial=0.0), np.finfo(np.float64).tiny)  # no overflow
+    return float(divide(w.sum() ** 2, (w**2).sum()))
+
+
 def starts(*columns: np.ndarray) -> Booleans:
     """Mark, in sorted rows, those where any of the columns takes a new value."""
     new = np.zeros(len(columns[0]), dtype=bool)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from urlm_helpers.evaluation.bootstrap import bootstrap, ratio
+from urlm_helpers.evaluation.bootstrap import Statistic, bootstrap, ratio
 from urlm_helpers.evaluation.calibration import calibration_table, mass_bins
 from urlm_helpers.evaluation.intervals import cells, evaluate
 from urlm_helpers.preprocessing.lookback import LookBack
@@ -159,8 +159,8 @@ def pcoc_deciles(
     DataFrame
         `scenario`, `task`, the columns of `calibration_table` (`bin`, `rows`,
         `weight`, `predicted`, `observed`, `pcoc`), and `low` and `high` of the PCOC.
-        The bins are fixed on the full sample. An interval is NaN where fewer than
-        half of the resamples hold a positive, or the bin has one user.
+        The bins are fixed on the full sample. An interval is NaN, with a warning,
+        where the bin's positives come from few users, as in `evaluate`.
 
     Raises
     ------
@@ -171,34 +171,34 @@ def pcoc_deciles(
     --------
     >>> predictions = pd.DataFrame(
     ...     {
-    ...         "user": ["a", "b", "a", "b"],
+    ...         "user": np.repeat(np.arange(40), 2),
     ...         "scenario": "feed",
-    ...         "y_click": [1, 0, 1, 1],
-    ...         "p_click": [0.2, 0.2, 0.8, 0.9],
+    ...         "y_click": [0, 1, 1, 1] * 20,
+    ...         "p_click": [0.2, 0.8, 0.2, 0.9] * 20,
     ...     }
     ... )
     >>> table = pcoc_deciles(predictions, ["click"], bins=2, resamples=200)
     >>> table[["scenario", "task", "bin", "rows", "pcoc", "low", "high"]].round(3)
-      scenario   task  bin  rows  pcoc  low  high
-    0     feed  click    0     2  0.40  0.2   0.4
-    1     feed  click    1     2  0.85  0.8   0.9
+      scenario   task  bin  rows  pcoc    low   high
+    0     feed  click    0    40  0.40  0.320  0.571
+    1     feed  click    1    40  0.85  0.835  0.862
     """
     found, users = cells(predictions, tasks, ["pcoc"])
-    tables, statistics, seen = [], [], []
-    for cell in found.values():
+    tables = []
+    statistics: dict[tuple[object, str, int], Statistic] = {}
+    for key, cell in found.items():
         table = calibration_table(cell.y, cell.p, cell.weight, bins)
         tables.append(table)
         code = mass_bins(cell.p, cell.weight, bins)
         for b in table["bin"]:
             rows = np.flatnonzero(code == b)
             w, user = cell.weight[rows], cell.user[rows]
-            statistics.append(ratio(user, users, w * cell.p[rows], w * cell.y[rows]))
-            seen.append(len(np.unique(user)))
+            columns = (w * cell.p[rows], w * cell.y[rows])
+            statistics[*key, b] = ratio(user, users, *columns)
     if not statistics:
         raise ValueError("no row of the predictions has a positive weight")
     _, interval = bootstrap(statistics, users, resamples, seed, level)
     table = pd.concat(tables, keys=list(found), names=["scenario", "task"])
     table = table.reset_index(["scenario", "task"]).reset_index(drop=True)
     table[["low", "high"]] = interval
-    table.loc[np.array(seen) < 2, ["low", "high"]] = np.nan
     return table
