@@ -380,3 +380,30 @@ def test_without_times_the_way_out_is_named() -> None:
     for door in (lambda: prepare(data, 2, 3), lambda: Encoder(data, 2)):
         with pytest.raises(SchemaError, match=r"no times.*time_unit='D'"):
             door()
+
+
+# --- what is counted, and where -------------------------------------------------------
+
+
+def test_an_item_that_was_shown_and_never_chosen_can_be_known() -> None:
+    frame = log().assign(click=lambda f: (f["item"] == "000").astype(int))
+    data = dataset(frame=frame)
+    with pytest.warns(UserWarning, match="80% .*unseen 'item': 1 of 5 .*'rows'.* 0%"):
+        few = prepare(data, *CUTS, min_count=3).encoder
+    assert few.vocabularies["item"].values.tolist() == ["000"]
+    assert few.unseen.loc["item"].tolist() == [5, 1, 0.8, 0.0]
+    every = prepare(data, *CUTS, min_count=3, counted_on="rows").encoder
+    assert every.vocabularies["item"].values.tolist() == [f"{n:03d}" for n in range(5)]
+    assert every.unseen.loc["item"].tolist() == [5, 5, 0.0, 0.0]
+    assert every.unseen.loc["user"].tolist() == [4, 4, 0.0, 0.0]
+    rare = Encoder(data, "2026-01-02", min_count=3).unseen  # one row: no warning
+    assert rare.loc["item"].tolist() == [1, 0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="counted_on must be"):
+        Encoder(data, CUTS[0], counted_on="impressions")
+
+
+def test_a_purchase_outside_the_log_counts_too() -> None:
+    events = pd.DataFrame({"user": 1, "item": ["005"] * 3, "time": "2025-12-31"})
+    data = from_frames(log(), users(), items(), schema=SCHEMA, events=events)
+    known = prepare(data, *CUTS, min_count=3, counted_on="rows").encoder.vocabularies
+    assert known["item"].values.tolist() == [f"{n:03d}" for n in range(6)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,9 @@ import pandas as pd
 
 UNSEEN = 0
 """Index of a value that the vocabulary has not seen, and of a padded position."""
+
+MANY = 0.5
+"""Share of the training rows whose item was shown often and never chosen: warn."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,66 @@ class Vocabulary:
         """Return the int32 index of each value, ``(n,)``; 0 for unseen or missing."""
         return (self.values.get_indexer(pd.Index(values)) + 1).astype("int32")
 
+    def __or__(self, other: Vocabulary) -> Vocabulary:
+        """Know what either of two knows."""
+        return Vocabulary(self.values.union(other.values))
+
     @property
     def size(self) -> int:
         """Number of indices, the unseen one included."""
         return len(self.values) + 1
+
+
+def unseen(
+    past: pd.DataFrame, vocabularies: Mapping[str, Vocabulary], min_count: int
+) -> pd.DataFrame:
+    """Count what rows show and the vocabularies do not know.
+
+    Parameters
+    ----------
+    past : DataFrame
+        Columns of the training rows.
+    vocabularies : mapping of str to Vocabulary
+        Of these columns, among others.
+    min_count : int
+        What the vocabularies ask of a value.
+
+    Returns
+    -------
+    DataFrame
+        One row per column: ``values``, how many the rows have; ``known``, how many of
+        them are known; ``unseen rows``, the share whose value is not; ``rare rows``,
+        the part of that share whose value is rare among the rows too.
+
+    Warns
+    -----
+    UserWarning
+        If most rows have an unseen value that is not rare among them.
+
+    Examples
+    --------
+    >>> shown = pd.DataFrame({"item": ["a", "a", "b", "b", "c"]})
+    >>> chosen = Vocabulary.fit(pd.Series(["a", "a"]), min_count=2)
+    >>> unseen(shown, {"item": chosen}, min_count=2).loc["item"].round(2).tolist()
+    [3.0, 1.0, 0.6, 0.2]
+    """
+    table = {}
+    for name, shown in past.items():
+        count = shown.value_counts()
+        known = count.index.isin(vocabularies[str(name)].values)
+        rare = (count < min_count).to_numpy()
+        lost, hidden = (count[~known & of].sum() / len(past) for of in (~rare, rare))
+        table[name] = (len(count), known.sum(), lost + hidden, hidden)
+        if lost > MANY:
+            warnings.warn(
+                f"{lost + hidden:.0%} of the training rows have an unseen {name!r}: "
+                f"{known.sum():,} of {len(count):,} values are known, because they are "
+                "counted among the events; Encoder(..., counted_on='rows') would leave "
+                f"{hidden:.0%}",
+                stacklevel=3,
+            )
+    columns = ["values", "known", "unseen rows", "rare rows"]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,13 @@ from urlm_helpers.data.checks import (
 )
 from urlm_helpers.data.schema import Dataset
 from urlm_helpers.data.times import moment, parse_time
-from urlm_helpers.preprocessing.columns import UNSEEN, Buckets, Scaler, Vocabulary
+from urlm_helpers.preprocessing.columns import (
+    UNSEEN,
+    Buckets,
+    Scaler,
+    Vocabulary,
+    unseen,
+)
 from urlm_helpers.preprocessing.lookback import LookBack, seconds
 from urlm_helpers.preprocessing.spec import InputSpec
 from urlm_helpers.preprocessing.tables import integrate
@@ -41,6 +47,7 @@ def _check_options(
     look_back: Sequence[Sequence[str]],
     history_fields: Sequence[str],
     categorical: Sequence[str],
+    counted_on: str,
 ) -> None:
     """Check that groups of columns are groups, and that a history can be encoded."""
     if isinstance(look_back, str) or any(isinstance(by, str) for by in look_back):
@@ -54,6 +61,8 @@ def _check_options(
             f"history_fields must be a list of some of {list(categorical)}, got "
             f"{history_fields!r}: an event is described by categories"
         )
+    if counted_on not in ("events", "rows"):
+        raise ValueError(f"counted_on must be 'events' or 'rows', got {counted_on!r}")
 
 
 class Encoder:
@@ -77,12 +86,23 @@ class Encoder:
         Events in a history.
     min_count : int
         Users, items and other values that occur less often share the unseen index.
-        Counted are training rows, for the fields of a history earlier events.
+        Counted are training rows, for the fields of a history what `counted_on` says.
+    counted_on : str
+        Where the values of the history's fields, items among them, are counted: among
+        the "events" before ``fit_until`` (by default rows with a 1 in the first task),
+        or also among the training "rows": then an item that was shown often and never
+        chosen is known too. `unseen` says what either costs.
     windows : sequence of int
         Days of the recent counts.
     buckets : int
         Each numeric column also becomes a categorical field of some so many buckets,
         which lets the model bend a straight line; 0 for none.
+
+    Attributes
+    ----------
+    unseen : DataFrame
+        What the training rows show and the vocabularies do not know, see
+        :func:`~urlm_helpers.preprocessing.columns.unseen`, which may warn of it.
 
     Raises
     ------
@@ -100,6 +120,7 @@ class Encoder:
         history_fields: Sequence[str] = ("item",),
         history_length: int = 32,
         min_count: int = 10,
+        counted_on: str = "events",
         windows: Sequence[int] = (7, 28),
         buckets: int = 12,
     ) -> None:
@@ -111,7 +132,7 @@ class Encoder:
         self.kinds = {c: Kind.of(seen) for c, seen in {**ids, **categorical}.items()}
         names = ("user", "item", *schema.user_categorical, *schema.item_categorical)
         names += ("scenario", *schema.context_categorical)
-        _check_options(look_back, history_fields, names)
+        _check_options(look_back, history_fields, names, counted_on)
         self.look_back = [tuple(by) for by in look_back]
         self.keys = sorted({column for by in look_back for column in by})
         self.history_fields = tuple(history_fields)
@@ -138,11 +159,17 @@ class Encoder:
                 f"no row lies before {until}; the first is at {rows['time'].min()}"
             )
         past_events = self.events[self.events["time"] < until]
-        self.vocabularies = {}
-        for name in names:
-            earlier = name in self.history_fields
-            seen = past_events[name] if earlier else rows[name][past]
-            self.vocabularies[name] = Vocabulary.fit(seen, min_count)
+        self.vocabularies = {
+            name: Vocabulary.fit(rows[name][past], min_count) for name in names
+        }
+        for name in self.history_fields:
+            chosen = Vocabulary.fit(past_events[name], min_count)
+            shown = self.vocabularies[name] if counted_on == "rows" else chosen
+            self.vocabularies[name] = chosen | shown
+        shown_in = rows.loc[
+            past, list(dict.fromkeys(("user", "item", *history_fields)))
+        ]
+        self.unseen = unseen(shown_in, self.vocabularies, min_count)
         raw = self._numeric(rows)
         self.numeric_names = tuple(raw)
         self.scaler = Scaler.fit(_columns(raw, len(rows))[past])
