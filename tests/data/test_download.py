@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import io
 import os
+import re
+import signal
 import socket
 import stat
 import subprocess
@@ -14,6 +16,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +26,7 @@ import pooch
 import pytest
 
 from urlm_helpers.data import DownloadError, Source, download, fetch
+from urlm_helpers.data.datasets import REGISTRY
 from urlm_helpers.data.unpack import ArchiveError, unpack
 
 FILES = {"toy/a.csv": b"x\n1\n", "toy/data/b.csv": os.urandom(200_000)}
@@ -386,6 +390,63 @@ def test_damaged_member(tmp_path: Path) -> None:
         unpack(path, tmp_path / "out2")
 
 
+def test_an_encrypted_member(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    content = bytearray(make_zip({"toy/a.csv": b"x"}))
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # of the member, and its entry
+        content[content.index(mark) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"'toy/a.csv' is encrypted"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+NAMES = {
+    "a file, then a folder": {"toy/a": b"x", "toy/a/b.csv": b"x"},
+    "a folder, then a file": {"toy/a/b.csv": b"x", "toy/a": b"x"},
+    "300 characters": {"toy/" + "a" * 300: b"x"},
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_names_that_cannot_be_written(
+    server: Server, cache: Path, kind: str, case: str
+) -> None:
+    content = make_zip(NAMES[case]) if kind == "zip" else make_tar(NAMES[case])
+    source = replace(server.source(content, kind), checksum=None)
+    message = fails(source, cache, f"the archive toy.{kind} holds a name", "Run again")
+    assert "write to the cache" not in message
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_what_unpacks_to_very_much_is_refused(tmp_path: Path, kind: str) -> None:
+    for size, fits in ((9_000_000, True), (11_000_000, False)):
+        files = {"toy/a.csv": bytes(size // 2), "toy/b.csv": bytes(size // 2)}
+        path = tmp_path / f"{size}.{kind}"
+        path.write_bytes(make_zip(files) if kind == "zip" else make_tar(files))
+        out = tmp_path / f"{size}"
+        if fits:
+            unpack(path, out)
+            assert (out / "toy/b.csv").stat().st_size == size // 2
+        else:
+            with pytest.raises(ArchiveError, match=r"its 0\.0 MB .* than 10\.0 MB"):
+                unpack(path, out)
+            assert not out.exists()
+
+
+def test_a_large_archive_may_unpack_to_twenty_times_as_much(tmp_path: Path) -> None:
+    noise = os.urandom(600_000)
+    for zeros, fits in ((11_000_000, True), (12_500_000, False)):
+        path = tmp_path / f"{zeros}.zip"
+        path.write_bytes(make_zip({"a": noise, "b": bytes(zeros)}))
+        if fits:
+            unpack(path, tmp_path / "out")
+        else:
+            with pytest.raises(ArchiveError, match=r"its 0\.6 MB .* than 12\.\d MB"):
+                unpack(path, tmp_path / "more")
+
+
 def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -473,6 +534,60 @@ def test_killed_run_is_cleaned_up_by_the_next(server: Server, cache: Path) -> No
     server.wait = 0.0
     fetch(source)
     assert listing(cache) == ["toy", "toy.zip"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_run_that_is_told_to_end_leaves_nothing(server: Server, cache: Path) -> None:
+    source = server.source(make_zip())
+    server.wait = 30.0
+    process = start(source)
+    deadline = time.monotonic() + 60
+    while not server.requests and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [name.startswith(download.PREFIX) for name in listing(cache)] == [True]
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM  # and it ends as it was told
+    assert listing(cache) == []
+
+
+def test_a_handler_of_ones_own_stays(server: Server, cache: Path) -> None:
+    def own(*_: Any) -> None:
+        pass
+
+    for handler in (own, signal.SIG_IGN, signal.SIG_DFL):
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            with download._ends_tidily():
+                inside = signal.getsignal(signal.SIGTERM)
+            assert (inside is handler) == (handler is not signal.SIG_DFL)
+            assert signal.getsignal(signal.SIGTERM) is handler
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    with ThreadPoolExecutor(1) as pool:  # where Python allows no handlers
+        assert pool.submit(fetch, server.source(make_zip())).result() == cache / "toy"
+
+
+EVERY = [
+    pytest.param(entry.source, name, id=f"{dataset}: {name}")
+    for dataset, entry in REGISTRY.items()
+    if entry.source
+    for name in entry.source.files
+]
+
+
+@pytest.mark.parametrize(("source", "lost"), EVERY)
+def test_any_file_that_is_missing_is_noticed(
+    source: Source, lost: str, cache: Path
+) -> None:
+    for name in source.files:
+        if name != lost:
+            path = cache / source.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    message = f"{source.folder} lacks [{lost!r}]."
+    with pytest.raises(DownloadError, match=re.escape(message)):
+        fetch(source)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no folder locks")

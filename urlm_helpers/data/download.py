@@ -13,8 +13,10 @@ import errno
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -119,9 +121,12 @@ def fetch(source: Source) -> Path:
         with _locked(root) as alone:
             _remove_stale(root, alone)
             if not _is_complete(source, target):
-                with tempfile.TemporaryDirectory(
-                    prefix=PREFIX, dir=root, ignore_cleanup_errors=True
-                ) as work:
+                with (
+                    _ends_tidily(),
+                    tempfile.TemporaryDirectory(
+                        prefix=PREFIX, dir=root, ignore_cleanup_errors=True
+                    ) as work,
+                ):
                     _fill(source, target, Path(work))
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -172,6 +177,32 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield alone
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _ends_tidily() -> Iterator[None]:
+    """Let a SIGTERM end the process once what is inside has been left.
+
+    Where somebody handles the signal already, or in another thread than the main one,
+    it stays as it is.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    asked: list[int] = []
+
+    def leave(number: int, _: object) -> None:
+        asked.append(number)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if asked:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _remove_stale(root: Path, alone: bool) -> None:

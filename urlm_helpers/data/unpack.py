@@ -1,5 +1,6 @@
 """Unpack a zip or tar.gz archive that may be damaged or hostile."""
 
+import errno
 import gzip
 import stat
 import tarfile
@@ -15,6 +16,16 @@ DAMAGE = (
     EOFError,
     NotImplementedError,  # a compression that Python does not know
 )
+
+
+NAMES = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL)
+"""What writing fails with when it is for the names of the members."""
+
+TIMES = 20
+"""How many times its own size an archive may unpack to; text makes 3 to 10."""
+
+HARMLESS = 10_000_000
+"""Bytes that any archive may unpack to."""
 
 
 class ArchiveError(ValueError):
@@ -36,19 +47,24 @@ def unpack(archive: Path, target: Path) -> None:
     Raises
     ------
     ArchiveError
-        The archive is damaged or cut off; or a member is an absolute path, climbs out
-        with ``..``, or is a link or a device. The message names the member.
+        The archive is damaged or cut off; it would unpack to more than `TIMES` times
+        its size, beyond what is `HARMLESS`; a member is an absolute path, climbs out
+        with ``..``, is encrypted, is a link or a device, or has a name that cannot be
+        written. The message names the member.
     """
+    room = _room(archive)
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as packed:
                 for info in packed.infolist():
                     _refuse(archive, info.filename, _zip_kind(info))
+                    room = _left(archive, room - info.file_size)
                 packed.extractall(target)
         else:
             with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
-                for member in tar.getmembers():
+                for member in tar:
                     _refuse(archive, member.name, _tar_kind(member))
+                    room = _left(archive, room - member.size - tarfile.BLOCKSIZE)
                 while stream.read(2**20):  # the checksum stands after the tar's own end
                     pass
                 # a second lock, which the first releases of Python 3.11 lack
@@ -58,6 +74,29 @@ def unpack(archive: Path, target: Path) -> None:
         raise ArchiveError(
             f"the archive {archive.name} is damaged or cut off ({error})"
         ) from error
+    except OSError as error:
+        if error.errno not in NAMES:
+            raise
+        raise ArchiveError(
+            f"the archive {archive.name} holds a name that is too long, or twice the "
+            f"same one, such as for a file and a folder ({error})"
+        ) from error
+
+
+def _room(archive: Path) -> int:
+    """Return the bytes that an archive may unpack to."""
+    return max(TIMES * archive.stat().st_size, HARMLESS)
+
+
+def _left(archive: Path, room: int) -> int:
+    """Return the bytes that may still be unpacked, or refuse."""
+    if room < 0:
+        raise ArchiveError(
+            f"refused to unpack {archive.name}: its {archive.stat().st_size / 1e6:,.1f}"
+            f" MB would become more than {_room(archive) / 1e6:,.1f} MB, which no "
+            "official archive does"
+        )
+    return room
 
 
 def _refuse(archive: Path, name: str, kind: str) -> None:
@@ -85,10 +124,14 @@ def _refusal(name: str, kind: str) -> str:
         return "is an absolute path"
     if ".." in parts:
         return "climbs out with '..'"
+    if kind == "encrypted":
+        return "is encrypted"
     return "" if kind in ("file", "folder") else f"is a {kind}"
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & 1:
+        return "encrypted"
     mode = stat.S_IFMT(info.external_attr >> 16)  # 0 when packed on Windows
     if stat.S_ISLNK(mode):
         return "link"
