@@ -282,6 +282,7 @@ def test_what_is_only_new_is_unseen(prepared: Prepared) -> None:
     [
         ({"scenario": "Shop "}, r"'Shop '.*\('shop', 'feed'\)"),
         ({"scenario": None}, r"scenario.*\('shop', 'feed'\)"),
+        ({"scenario": ["shop"]}, "'scenario' must be one value"),
         ({"users": ["1"]}, "'user' is text, '1' in 6 rows.*whole numbers such as 1"),
         ({"users": [1, None]}, "no 'user'"),
         ({"users": []}, "no rows"),
@@ -391,13 +392,13 @@ def test_an_item_that_was_shown_and_never_chosen_can_be_known() -> None:
     with pytest.warns(UserWarning, match="80% .*unseen 'item': 1 of 5 .*'rows'.* 0%"):
         few = prepare(data, *CUTS, min_count=3).encoder
     assert few.vocabularies["item"].values.tolist() == ["000"]
-    assert few.unseen.loc["item"].tolist() == [5, 1, 0.8, 0.0]
+    assert list(few.unseen.T["item"]) == [5, 1, 0.8, 0.0]
     every = prepare(data, *CUTS, min_count=3, counted_on="rows").encoder
     assert every.vocabularies["item"].values.tolist() == [f"{n:03d}" for n in range(5)]
-    assert every.unseen.loc["item"].tolist() == [5, 5, 0.0, 0.0]
-    assert every.unseen.loc["user"].tolist() == [4, 4, 0.0, 0.0]
+    assert list(every.unseen.T["item"]) == [5, 5, 0.0, 0.0]
+    assert list(every.unseen.T["user"]) == [4, 4, 0.0, 0.0]
     rare = Encoder(data, "2026-01-02", min_count=3).unseen  # one row: no warning
-    assert rare.loc["item"].tolist() == [1, 0, 1.0, 1.0]
+    assert list(rare.T["item"]) == [1, 0, 1.0, 1.0]
     with pytest.raises(ValueError, match="counted_on must be"):
         Encoder(data, CUTS[0], counted_on="impressions")
 
@@ -407,3 +408,28 @@ def test_a_purchase_outside_the_log_counts_too() -> None:
     data = from_frames(log(), users(), items(), schema=SCHEMA, events=events)
     known = prepare(data, *CUTS, min_count=3, counted_on="rows").encoder.vocabularies
     assert known["item"].values.tolist() == [f"{n:03d}" for n in range(6)]
+
+
+# --- which items a scenario can show --------------------------------------------------
+
+
+def test_a_scenario_shows_its_catalog() -> None:
+    schema = replace(SCHEMA, catalog={"shop": "in shop"})
+    table = items().assign(**{"in shop": [1, 0, 1, 0, 0, 1]})
+    encoder = Encoder(from_frames(log(), users(), table, schema=schema), CUTS[0])
+    every = table["item"].tolist()
+    for scenario, shown in {"shop": ["000", "002", "005"], "feed": every}.items():
+        asked = candidates(encoder, [1], scenario, CUTS[0], query="pan", hour=1.0)
+        assert asked["item"].tolist() == shown
+    with pytest.raises(
+        ValueError, match="item='001'.* can't be shown in 'shop': 'in s"
+    ):
+        candidates(encoder, [1], "shop", CUTS[0], ["000", "001"], query="pan", hour=1.0)
+    for wrong, words in (
+        (items(), r"no column \['in shop'\]"),
+        (table.assign(**{"in shop": 0.5}), "catalog column 'in shop' is 0.5"),
+    ):
+        with pytest.raises(SchemaError, match=words):
+            from_frames(log(), users(), wrong, schema=schema)
+    with pytest.raises(SchemaError, match=r"\['street'\] are no scenarios"):
+        replace(SCHEMA, catalog={"street": "in shop"})

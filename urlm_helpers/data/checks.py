@@ -230,15 +230,22 @@ def check_scenarios(name: str, log: pd.DataFrame, schema: Schema) -> None:
         )
 
 
+def check_flags(
+    name: str, frame: pd.DataFrame, columns: Iterable[str], what: str
+) -> None:
+    """Check that columns of 0 and 1 hold nothing else."""
+    for column in columns:
+        if (bad := ~frame[column].isin([0, 1])).any():
+            found = frame.loc[bad.to_numpy(), column].iloc[0]
+            raise SchemaError(
+                f"{name}: {what} {column!r} is {show(found)} in {rows(frame, bad)}: a "
+                f"{what} must be 0 or 1, and never missing"
+            )
+
+
 def check_labels(log: pd.DataFrame, schema: Schema) -> None:
     """Check 0/1 labels and the funnel of the interactions."""
-    for task in schema.tasks:
-        if (bad := ~log[task].isin([0, 1])).any():
-            found = log.loc[bad.to_numpy(), task].iloc[0]
-            raise SchemaError(
-                f"interactions: label {task!r} is {show(found)} in {rows(log, bad)}: a "
-                "label must be 0 or 1, and never missing"
-            )
+    check_flags("interactions", log, schema.tasks, "label")
     for child, parent in schema.funnel.items():
         if (bad := (log[child] == 1) & (log[parent] == 0)).any():
             raise SchemaError(

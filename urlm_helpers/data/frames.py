@@ -10,6 +10,7 @@ from urlm_helpers.data.checks import (
     alike,
     check_cells,
     check_columns,
+    check_flags,
     check_ids,
     check_keys,
     check_known,
@@ -100,7 +101,7 @@ in 1 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click
 
     name_column = () if schema.item_name is None else (schema.item_name,)
     features = {side: schema.features(side) for side in ("user", "item")}
-    features["item"] += name_column
+    features["item"] += name_column + tuple(schema.catalog.values())
     tables: dict[str, pd.DataFrame] = {}
     ids: dict[str, dict[str, pd.Series]] = {log_name: {} for log_name in logs}
     for key, table in (("user", users), ("item", items)):
@@ -124,6 +125,7 @@ in 1 row, e.g. at index 2 (user=2, item='a'); 'buy' needs 'click', so set 'click
     check_scenarios("interactions", interactions, schema)
     check_labels(interactions, schema)
     check_numbers("interactions", interactions, schema.context_numeric)
+    check_flags("items", tables["item"], schema.catalog.values(), "catalog column")
     check_numbers("users", tables["user"], schema.user_numeric)
     check_numbers("items", tables["item"], schema.item_numeric)
 

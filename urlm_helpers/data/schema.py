@@ -42,6 +42,9 @@ class Schema:
         Feature columns of the interactions, known before the outcome.
     item_name : str, optional
         Column of the items to show to people.
+    catalog : mapping of str to str
+        Scenario to the 0/1 column of the items that says which of them it can show:
+        ``{"men": "for_men"}``. A scenario that isn't named shows all items.
     consumed_again : bool
         Groceries are bought again, books are not.
     negative_rate : float
@@ -83,6 +86,7 @@ come before 'buy' in tasks; tasks are ('buy', 'click')
     context_categorical: tuple[str, ...] = ()
     context_numeric: tuple[str, ...] = ()
     item_name: str | None = None
+    catalog: Mapping[str, str] = field(default_factory=dict)
     consumed_again: bool = False
     negative_rate: float = 1.0
     timed: bool = True
@@ -114,6 +118,11 @@ come before 'buy' in tasks; tasks are ('buy', 'click')
             raise SchemaError(
                 f"{taken} can be no context column: `candidates` has arguments of the "
                 "same name; rename the column"
+            )
+        object.__setattr__(self, "catalog", dict(self.catalog))
+        if unknown := [s for s in self.catalog if s not in self.scenarios]:
+            raise SchemaError(
+                f"catalog: {unknown} are no scenarios; scenarios are {self.scenarios}"
             )
         if self.time_unit not in (None, *TIME_UNITS):
             raise SchemaError(
@@ -219,6 +228,12 @@ class Dataset:
     events: pd.DataFrame
     card: DataCard
     extra: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def shown_in(self, scenario: str) -> pd.Series:
+        """Return the ids of the items that a scenario can show."""
+        column = self.schema.catalog.get(scenario)
+        ids = self.items["item"]
+        return ids if column is None else ids[self.items[column] == 1]
 
     def __repr__(self) -> str:
         return (

@@ -44,7 +44,7 @@ def candidates(
     time : str, Timestamp or int
         The moment of the request: only what came before counts.
     items : iterable, optional
-        Item ids; by default the whole catalog.
+        Item ids; by default all that the scenario can show, see ``Schema.catalog``.
     **context
         A value for each context column of the schema.
 
@@ -65,12 +65,12 @@ def candidates(
         raise ValueError(
             f"the context must give exactly {wanted}, got {sorted(context)}"
         )
-    for name, value in context.items():
+    for name, value in {"scenario": scenario, **context}.items():
         if pd.api.types.is_list_like(value):
-            raise ValueError(f"the context {name!r} must be one value, got {value!r}")
+            raise ValueError(f"{name!r} must be one value, got {value!r}")
     ids = {
         "user": pd.Index(users),
-        "item": pd.Index(dataset.items["item"] if items is None else items),
+        "item": pd.Index(dataset.shown_in(scenario) if items is None else items),
     }
     for kind, asked in ids.items():
         if asked.has_duplicates:
@@ -85,6 +85,11 @@ def candidates(
     rows = encoder.accept(rows, "candidates")
     for kind, table in (("user", dataset.users), ("item", dataset.items)):
         check_known("candidates", rows, table, kind)
+    if (hidden := ~rows["item"].isin(dataset.shown_in(scenario))).any():
+        raise ValueError(
+            f"candidates: {describe(rows, hidden)} can't be shown in {scenario!r}: "
+            f"{schema.catalog[scenario]!r} is 0 in the table of items"
+        )
     return rows
 
 
