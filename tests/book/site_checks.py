@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import yaml
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, NavigableString
 from playwright.sync_api import Browser, Page
 
 AXE = Path(__file__).resolve().parents[1] / "_vendor" / "axe-core" / "axe.min.js"
@@ -380,14 +380,24 @@ def wrong_scheme(page: Page, scheme: str) -> list[str]:
 # --- search ---------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=64)
+def parsed(html: str) -> BeautifulSoup:
+    """Return the tree of a page, read once for all checks; they must not change it."""
+    return BeautifulSoup(html, "html.parser")
+
+
 def prose(html: str) -> str:
     """Return the text of a page's own body: no code, outputs, formulas or diagrams."""
-    article = BeautifulSoup(html, "html.parser").select_one("article")
+    article = parsed(html).select_one("article")
     if article is None:
         return ""
-    for each in article.select("pre, code, script, style, .cell, .math, .diagram"):
-        each.decompose()
-    return article.get_text(" ")
+    other = article.select("pre, code, script, style, .cell, .math, .diagram")
+    gone = {id(text) for each in other for text in each.find_all(string=True)}
+    return " ".join(
+        text
+        for text in article.find_all(string=True)
+        if type(text) is NavigableString and id(text) not in gone
+    )
 
 
 def own_words(texts: dict[str, str]) -> dict[str, str]:
@@ -458,13 +468,13 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 def subtitle(html: str) -> str:
     """Return a page's subtitle: the heading of its section in the document."""
-    line = BeautifulSoup(html, "html.parser").select_one("h1 + p.page-subtitle")
+    line = parsed(html).select_one("h1 + p.page-subtitle")
     return line.get_text() if line else ""
 
 
 def foreign_navigation(html: str) -> list[str]:
     """List the entries of a page's navigation that repeat a Chinese heading."""
-    soup = BeautifulSoup(html, "html.parser")
+    soup = parsed(html)
     return [
         each.get_text(" ", strip=True)
         for each in soup.select(
@@ -476,7 +486,7 @@ def foreign_navigation(html: str) -> list[str]:
 
 def nameless_section(html: str) -> list[str]:
     """Say so if a page does not name its section in the document's language."""
-    soup = BeautifulSoup(html, "html.parser")
+    soup = parsed(html)
     line = soup.select_one("h1 + p.page-subtitle")
     if line is None or not CHINESE.search(line.get_text()):
         return ["no Chinese subtitle under the title"]
@@ -546,7 +556,7 @@ def wrong_buttons(
     html: str, site: Path, page: str, repository: Repository
 ) -> list[str]:
     """List the buttons of a page that are missing or lead elsewhere."""
-    soup = BeautifulSoup(html, "html.parser")
+    soup = parsed(html)
     hrefs = {
         str(each.get("href")) for each in soup.select(".article-header-buttons a[href]")
     }
@@ -579,7 +589,7 @@ def broken_links(site: Path, pages: Iterable[Path]) -> list[str]:
     faults = []
     places: dict[Path, set[str]] = {}
     for page in pages:
-        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        soup = parsed(page.read_text(encoding="utf-8"))
         for each in soup.select("[href], [src]"):
             link = str(each.get("href") or each.get("src") or "")
             parts = urlsplit(link)
@@ -598,6 +608,6 @@ def broken_links(site: Path, pages: Iterable[Path]) -> list[str]:
 
 
 def _places(page: Path) -> set[str]:
-    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    soup = parsed(page.read_text(encoding="utf-8"))
     ids = {str(each["id"]) for each in soup.select("[id]")}
     return ids | {str(each["name"]) for each in soup.select("a[name]")}
