@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -183,6 +184,20 @@ def test_intervals_are_the_slow_bootstrap_of_users() -> None:
     one_user = log._replace(user=np.zeros(len(log.reward)))
     with pytest.warns(UserWarning, match=r"2 of 2 values.*'ips': 1.0, 'snips': 1.0"):
         assert policy_value(*one_user)[["low", "high"]].isna().all(axis=None)
+
+
+def test_a_dense_model_does_not_hide_that_few_rewards_were_had() -> None:
+    n, same = 200, np.full(200, 0.1)
+    for hits in (9, 10):
+        reward = (np.arange(n) < hits).astype(float)
+        with warnings.catch_warnings(record=True, action="always") as said:
+            table = policy_value(
+                reward, same, same, np.arange(n),
+                q_logged=same, q_target=same, resamples=50,
+            ).set_index("estimator")  # fmt: skip
+        missing = table.index[table["low"].isna()].tolist()
+        assert missing == (["ips", "snips", "dr"] if hits == 9 else [])
+        assert bool(said) == (hits == 9)
 
 
 GOOD = {"reward": [1.0, 0.0], "propensity": [0.5, 1.0], "target": [0.0, 1.0]}

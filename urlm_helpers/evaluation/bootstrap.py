@@ -17,8 +17,7 @@ from urlm_helpers.evaluation import calibration
 from urlm_helpers.evaluation import metrics as evaluation
 from urlm_helpers.evaluation.rows import divide, effective_sample_size, group_sum
 
-# A 95 % interval that rests on fewer users misses the truth in 10 to 90 of 100 logs;
-# `benchmarks/interval_coverage.py` counts them.
+# Intervals that rest on fewer users are too short: `benchmarks/interval_coverage.py`.
 ENOUGH = 10.0
 
 

@@ -110,9 +110,11 @@ def evaluate(
     label (for "precision", "recall" and "f1" also the hits) comes from fewer than 10
     users: resamples of one positive all hold the same positive, and say nothing of
     what another would have done. Of users with :math:`n_u` rows of that label each
-    counts in proportion, :math:`(\sum_u n_u)^2 / \sum_u n_u^2` of them in all. At 10
-    an interval of 95 % holds the truth in some 92 of 100 logs, at 30 in 94. ECE is
-    biased upward by noise, and once more by resampling: its interval lies high.
+    counts in proportion, :math:`(\sum_u n_u)^2 / \sum_u n_u^2` of them in all. With
+    one positive 95 % intervals of noise missed the truth in 75 of 100 simulated logs,
+    with four in 18; where they are given, in 4 to 10
+    (`benchmarks/interval_coverage.py`). ECE is biased upward by noise, and once more
+    by resampling: its interval lies high.
 
     References
     ----------
