@@ -316,7 +316,7 @@ def test_ordinary_text_is_not_private(line: str) -> None:
     assert not private_marks("a.md", line)
 
 
-# --- what a change reruns --------------------------------------------------------------
+# --- what a change reruns -------------------------------------------------------------
 
 
 def test_the_pages_that_reach_serving_are_those_that_import_it() -> None:
