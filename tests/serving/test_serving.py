@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urlm_helpers.data import Dataset, Schema, from_frames
+from urlm_helpers.data import Dataset, Schema, SchemaError, from_frames
 from urlm_helpers.preprocessing import Encoder, Prepared, prepare
 from urlm_helpers.recommendation import recommend
 from urlm_helpers.serving import Latency, Service, measure_latency
@@ -174,6 +174,59 @@ def test_unknown_ids_are_scored_and_reported(service: Service) -> None:
     assert (status, answer["unknown"]["user"], len(answer["list"])) == (200, True, 2)
 
 
+def test_a_context_that_is_unknown_is_reported(service: Service) -> None:
+    for path, request in (("/score", SCORE), ("/recommend", LIST)):
+        odd = request | {"context": {"device": "watch", "hour": 0.5}}
+        status, answer = ask(service, path, odd)
+        assert status == 200
+        assert answer["unknown"]["context"] == {"device": "watch"}
+        assert "context" not in ask(service, path, request)[1]["unknown"]
+
+
+def test_now_is_flagged_where_the_log_is_old(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = service.encoder.events["time"].max()
+    for path, request in (("/score", SCORE), ("/recommend", LIST)):
+        now = {k: v for k, v in request.items() if k != "time"}
+        for days, flagged in ((29, False), (30, True)):
+            recent = pd.Timestamp.now("UTC").tz_localize(None) - pd.Timedelta(days, "D")
+            monkeypatch.setattr(service, "_last", recent)
+            answer = ask(service, path, now)[1]
+            assert ("warning" in answer) == flagged
+            assert (
+                not flagged or f"now, {days} days after the last" in answer["warning"]
+            )
+        late = request | {"time": (last + pd.Timedelta("90D")).isoformat()}
+        assert "warning" not in ask(service, path, late)[1]  # it was asked for
+        monkeypatch.undo()
+    assert service._last == last  # of what the encoder knows
+
+
+def test_a_log_that_counts_steps_is_asked_in_steps() -> None:
+    from dataclasses import replace
+
+    schema = replace(SCHEMA, time_unit="D")
+    data = dataset()
+    steps = (data.interactions["time"] - data.interactions["time"].min()).dt.days
+    log = data.interactions.assign(time=steps)
+    data = from_frames(log, items=data.items, schema=schema)
+    service = Service(Linear(), Encoder(data, 15, min_count=1))
+    assert service.score(asked(items=["i1"], time=20))["time"] == "1970-01-21T00:00:00"
+
+
+def test_what_the_encoder_refuses_is_a_refusal(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise SchemaError("rows: numeric feature 'hour' is infinite")
+
+    monkeypatch.setattr(Encoder, "accept", refuse)
+    for path, request in (("/score", SCORE), ("/recommend", LIST)):
+        status, answer = ask(service, path, request)
+        assert status == 400 and "'hour' is infinite" in answer["error"]
+
+
 def test_time_may_have_a_zone_and_defaults_to_now(service: Service) -> None:
     zone = asked(items=["i1"], time="2026-01-20T01:00:00+02:00")
     assert ask(service, "/score", zone)[1]["time"] == "2026-01-19T23:00:00"
@@ -264,6 +317,35 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
         400,
         "hour must be a number",
     ),
+    "a context beyond doubles": (
+        "/score",
+        json.dumps(SCORE).replace("0.5", "1e999").encode(),
+        400,
+        "hour must be a number, got inf",
+    ),
+    "a context beyond single precision": (
+        "/score",
+        SCORE | {"context": {"device": "phone", "hour": -1e38}},
+        400,
+        "hour must be a number from -2",
+    ),
+    "a key twice": (
+        "/score",
+        json.dumps(SCORE).replace("{", '{"user": 8, ', 1).encode(),
+        400,
+        "['user'] given more than once",
+    ),
+    "a key twice inside": (
+        "/score",
+        json.dumps(SCORE).replace('{"device"', '{"hour": 1, "device"').encode(),
+        400,
+        "['hour'] given more than once",
+    ),
+    "a float as user": ("/score", SCORE | {"user": 7.0}, 400, "got 7.0 (float)"),
+    "no user": ("/score", SCORE | {"user": None}, 400, "got None (NoneType)"),
+    "a list as item": ("/score", asked(items=[["i1"]]), 400, "got ['i1'] (list)"),
+    "items in a list": ("/recommend", asked(k=3, items=["i1"]), 400, "unknown fields"),
+    "a large list": ("/recommend", asked(k=3) | {"user": "7" * 3000}, 413, "may have"),
     "k zero": ("/recommend", asked(k=0), 400, "integer from 1 to 10, got 0"),
     "k large": ("/recommend", asked(k=11), 400, "integer from 1 to 10, got 11"),
     "k text": ("/recommend", asked(k="3"), 400, "got '3'"),
@@ -557,10 +639,16 @@ def test_a_logger_that_is_first_used_in_an_export_still_works(
     assert capsys.readouterr().err == "what matters\n"
 
 
-def test_an_encoder_goes_with_its_model_through_a_file(prepared: Prepared) -> None:
-    import pickle
+def test_an_encoder_that_was_loaded_serves(prepared: Prepared, tmp_path: Path) -> None:
+    from urlm_helpers.preprocessing import load_encoder, save_encoder
 
-    again: Encoder = pickle.loads(pickle.dumps(prepared.encoder))
-    rows = prepared.rows.head(20)
-    for name, array in prepared.encoder.transform(rows).items():
-        np.testing.assert_array_equal(again.transform(rows)[name], array)
+    again = load_encoder(save_encoder(prepared.encoder, tmp_path / "encoder.npz"))
+    ask = {"user": 7, "scenario": "shop", "time": "2026-01-22T12:00"}
+    ask["context"] = {"device": "phone", "hour": 0.5}
+    for request, name in (({"items": ["i3", "i4"]}, "score"), ({"k": 5}, "recommend")):
+        one, other = (Service(Linear(), e) for e in (prepared.encoder, again))
+        assert getattr(one, name)(ask | request) == getattr(other, name)(ask | request)
+    with pytest.raises(Refused, match="device must be of type str"):
+        Service(Linear(), again).score(
+            ask | {"items": ["i3"], "context": {"device": 1, "hour": 0.5}}
+        )

@@ -9,6 +9,7 @@ import json
 import logging
 import socketserver
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from operator import methodcaller
@@ -178,13 +179,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _parse(body: bytes) -> Any:
-    """Read JSON, strictly: no NaN, no text that is not Unicode."""
+    """Read JSON, strictly: no NaN, no key twice, no text that is not Unicode."""
 
     def constant(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(key for key, _ in pairs)
+        if twice := [key for key, count in counts.items() if count > 1]:
+            raise ValueError(f"{show(twice)} given more than once")
+        return dict(pairs)
+
     try:
-        request = json.loads(body.decode("utf-8"), parse_constant=constant)
+        request = json.loads(
+            body.decode("utf-8"), parse_constant=constant, object_pairs_hook=once
+        )
         json.dumps(request, ensure_ascii=False).encode("utf-8")  # half characters
     except (ValueError, RecursionError) as error:
         text = "too deeply nested" if isinstance(error, RecursionError) else error

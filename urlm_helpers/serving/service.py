@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from urlm_helpers.data.schema import SchemaError
+from urlm_helpers.data.times import moment
 from urlm_helpers.preprocessing.encode import Encoder
 from urlm_helpers.recommendation.lists import Scores, recommend
 from urlm_helpers.serving.http_server import Refused, Routes, Server, check, show
 
 YEARS = (1700, 2200)
 """First and last year of a request; pandas counts nanoseconds in 64 bits."""
+
+FAR = 1e6
+"""Standard deviations from the mean of the training beyond which a number is none."""
+
+LATE = 30
+"""Days after the last known event from which on a request without `time` is odd."""
+
+TYPES = {"integer": "int", "string": "str", "floating": "float", "boolean": "bool"}
+"""How JSON's values of the types of a column are called."""
 
 
 class Service:
@@ -46,8 +58,10 @@ class Service:
     ``/score`` takes ``user``, ``scenario``, ``items`` (a list of ids), ``/recommend``
     ``user``, ``scenario``, ``k``. Both take ``time`` (ISO 8601, UTC unless it says
     otherwise; by default now) and, where the schema has context columns, ``context``
-    with a value for each. Ids that the tables do not have are scored as unseen and
-    listed under ``unknown``. Everything else that is wrong gets a 4xx with ``error``.
+    with a value for each. Ids that the tables do not have, and context values that the
+    model does not know, are scored as unseen and listed under ``unknown``. A request
+    without ``time`` to a service whose last event is ``LATE`` days old is answered with
+    a ``warning``. Everything else that is wrong gets a 4xx with ``error``.
 
     Examples
     --------
@@ -88,16 +102,11 @@ class Service:
         self.host, self.port = host, port
         self.max_items, self.max_k = max_items, max_k
         self.max_bytes, self.max_waiting = max_bytes, max_waiting
-        data, schema = encoder.dataset, encoder.schema
         self._known = {
-            "user": pd.Index(data.users["user"]),
-            "item": pd.Index(data.items["item"]),
+            "user": pd.Index(encoder.dataset.users["user"]),
+            "item": pd.Index(encoder.dataset.items["item"]),
         }
-        context = {c: data.interactions[c] for c in schema.context_categorical}
-        self._kinds = {
-            name: sorted({type(v).__name__ for v in pd.unique(values).tolist()})
-            for name, values in {**self._known, **context}.items()
-        }
+        self._last = encoder.events["time"].max()
         self._model_lock = threading.Lock()
         self._server: Server | None = None
 
@@ -127,14 +136,15 @@ class Service:
         for item in items:
             self._check_kind("item", item)
         rows = pd.DataFrame({"item": items}).assign(**row)
-        p = self.probabilities(self.encoder.transform(rows))
+        with _refusing():
+            p = self.probabilities(self.encoder.transform(rows))
         tasks = self.encoder.schema.tasks
         scores = [
             {"item": item, **dict(zip(tasks, line, strict=True))}
             for item, line in zip(items, p.tolist(), strict=True)
         ]
         unknown = [item for item in items if item not in self._known["item"]]
-        return self._answer(row, unknown, scores=scores)
+        return self._answer(request, row, unknown, scores=scores)
 
     def recommend(self, request: Any) -> dict[str, Any]:
         """Rank the catalog for a user by the first task; raises `Refused`."""
@@ -143,11 +153,12 @@ class Service:
         fits = type(k) is int and 1 <= k <= self.max_k
         check(fits, "k", f"an integer from 1 to {self.max_k}", k)
         rows = pd.DataFrame({"item": self._known["item"]}).assign(**row)
-        table = recommend(self, self.encoder, rows, k=k)
+        with _refusing():
+            table = recommend(self, self.encoder, rows, k=k)
         shown = ["rank", "item", *(["name"] if "name" in table else [])]
         shown += [f"p_{task}" for task in self.encoder.schema.tasks]
         records = table[shown].rename(columns=lambda c: c.removeprefix("p_"))
-        return self._answer(row, [], list=records.to_dict("records"))
+        return self._answer(request, row, [], list=records.to_dict("records"))
 
     def probabilities(self, x: Mapping[str, Any]) -> np.ndarray:
         """Ask the model, one thread at a time; ``(rows, tasks)``."""
@@ -155,12 +166,27 @@ class Service:
             return self.model.probabilities(x)
 
     def _answer(
-        self, row: Mapping[str, Any], items: list[Any], **result: Any
+        self, request: Any, row: Mapping[str, Any], items: list[Any], **result: Any
     ) -> dict[str, Any]:
         new = row["user"] not in self._known["user"]
-        unknown = {"user": new, "items": items}
+        unknown: dict[str, Any] = {"user": new, "items": items}
+        vocabularies = self.encoder.vocabularies
+        if context := {
+            column: row[column]
+            for column in self.encoder.schema.context_categorical
+            if row[column] not in vocabularies[column].values
+        }:
+            unknown["context"] = context
         asked = {"user": row["user"], "scenario": row["scenario"]}
-        return {**asked, "time": row["time"].isoformat(), **result, "unknown": unknown}
+        answer = {**asked, "time": row["time"].isoformat(), **result}
+        answer["unknown"] = unknown
+        days = (row["time"] - self._last).days
+        if request.get("time") is None and days >= LATE:
+            answer["warning"] = (
+                f"no time was given: scored as of now, {days:,} days after the last "
+                f"event that the service knows, {self._last.isoformat()}"
+            )
+        return answer
 
     # --- what it accepts --------------------------------------------------------------
 
@@ -187,17 +213,44 @@ class Service:
         for column in schema.context_numeric:
             value = context[column]
             check(_is_double(value), column, "a number", value)
-        when = _moment(request.get("time"))
+            self._check_size(column, value)
+        when = self._moment(request.get("time"))
         return {"user": user, "scenario": scenario, "time": when, **context}
 
     def _check_kind(self, name: str, value: Any) -> None:
         """Refuse an id or a category of another type than the tables have."""
-        kinds = self._kinds[name]
-        fits = type(value).__name__ in kinds
+        known = self.encoder.kinds[name].name
+        kind = TYPES.get(known, known)
+        fits = known == "empty" or type(value).__name__ == kind
         if not fits or (isinstance(value, int) and not -(2**63) <= value < 2**63):
-            wanted = f"of type {' or '.join(kinds)}, as in the tables"
+            wanted = f"of type {kind}, as in the tables"
             got = f"{show(value)} ({type(value).__name__})"
             raise Refused(f"{name} must be {wanted}, got {got}")
+
+    def _check_size(self, name: str, value: float) -> None:
+        """Refuse a number that is so far from all others that the model overflows."""
+        scaler, column = self.encoder.scaler, self.encoder.numeric_names.index(name)
+        mean, reach = float(scaler.mean[column]), FAR * float(scaler.std[column])
+        wanted = f"a number from {mean - reach:.3g} to {mean + reach:.3g}"
+        check(abs(value - mean) <= reach, name, wanted, value)
+
+    def _moment(self, value: Any) -> pd.Timestamp:
+        """Read the time of a request, by default now, as UTC without a zone."""
+        if (unit := self.encoder.schema.time_unit) and type(value) is int:
+            with _refusing():
+                return moment("time", value, unit)
+        try:
+            now = datetime.now(UTC)
+            when = now if value is None else datetime.fromisoformat(value)
+            if not YEARS[0] <= when.year <= YEARS[1]:
+                raise ValueError
+        except (TypeError, ValueError):
+            wanted = "ISO 8601 such as '2026-01-31T18:00:00', from {} to {}"
+            wanted = wanted.format(*YEARS)
+            raise Refused(f"time must be {wanted}, got {show(value)}") from None
+        if when.tzinfo is not None:
+            when = when.astimezone(UTC).replace(tzinfo=None)
+        return pd.Timestamp(when)
 
     # --- starting and stopping --------------------------------------------------------
 
@@ -239,15 +292,10 @@ def _is_double(value: Any) -> bool:
         return False
 
 
-def _moment(value: Any) -> pd.Timestamp:
-    """Read the time of a request, by default now, as UTC without a zone."""
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse, in its words, what the encoder refuses."""
     try:
-        when = datetime.now(UTC) if value is None else datetime.fromisoformat(value)
-        if not YEARS[0] <= when.year <= YEARS[1]:
-            raise ValueError
-    except (TypeError, ValueError):
-        wanted = "ISO 8601 such as '2026-01-31T18:00:00', from {} to {}".format(*YEARS)
-        raise Refused(f"time must be {wanted}, got {show(value)}") from None
-    if when.tzinfo is not None:
-        when = when.astimezone(UTC).replace(tzinfo=None)
-    return pd.Timestamp(when)
+        yield
+    except SchemaError as error:
+        raise Refused(str(error)) from None
