@@ -192,7 +192,7 @@ def test_a_dense_model_does_not_hide_that_few_rewards_were_had() -> None:
         reward = (np.arange(n) < hits).astype(float)
         with warnings.catch_warnings(record=True, action="always") as said:
             table = policy_value(
-                reward, same, same, np.arange(n),
+                reward, same, same / 2, np.arange(n),
                 q_logged=same, q_target=same, resamples=50,
             ).set_index("estimator")  # fmt: skip
         missing = table.index[table["low"].isna()].tolist()
