@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -334,6 +337,30 @@ def test_a_bad_schema_file_is_named(
         read_tables(read_settings(folder))
 
 
+def test_the_wheel_has_the_template(root: Path) -> None:
+    package = root / "urlm_helpers"
+    settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]
+    patterns = settings["setuptools"]["package-data"]["urlm_helpers"]
+    files = [p.relative_to(package) for p in (package / "project").rglob("*.*")]
+    assert {"run.py", "README.md", "report.html"} < {p.name for p in files}
+    for path in files:
+        module = path.suffix in (".py", ".pyc") and "template" not in path.parts
+        named = any(fnmatch(path.as_posix(), pattern) for pattern in patterns)
+        assert module or named or "__pycache__" in path.parts, path
+
+
+def test_the_notebook_calls_what_the_script_has(root: Path) -> None:
+    template = root / "urlm_helpers" / "project" / "template"
+    notebook = json.loads((template / "project.ipynb").read_text("utf-8"))
+    cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    called = set(re.findall(r"\brun\.(\w+)", code))
+    script = (template / "run.py").read_text("utf-8")
+    steps = re.findall(r'^    "\w+": (\w+),$', script, re.M)
+    assert called == set(steps) and len(steps) == 5
+    assert not any(cell["outputs"] for cell in cells)
+
+
 def run(folder: Path, *step: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "run.py", *step]
     return subprocess.run(
@@ -347,12 +374,16 @@ def run(folder: Path, *step: str) -> subprocess.CompletedProcess[str]:
         ("schema.toml", "2026-01-12", "12.01.2026", "test_from"),
         ("schema.toml", "2026-01-12", "2027-01-12", "no row falls into"),
         ("schema.toml", "min_count", "min_cout", "min_cout"),
+        ("schema.toml", '["click", "buy"]', '["click", "buy", "always"]', "draw_neg"),
         ("data/interactions.csv", ",shop,", ",Shop ,", "unknown scenario 'Shop '"),
     ],
 )
 def test_bad_input_is_exit_code_2(
     folder: Path, file: str, old: str, new_text: str, message: str
 ) -> None:
+    if "always" in new_text:
+        log_file = folder / "data" / "interactions.csv"
+        pd.read_csv(log_file, dtype=str).assign(always=1).to_csv(log_file, index=False)
     path = folder / file
     path.write_text(path.read_text("utf-8").replace(old, new_text, 1), "utf-8")
     ran = run(folder, "prepare")

@@ -10,6 +10,7 @@ from urlm_helpers.project.rivals import rival_probabilities
 from urlm_helpers.project.settings import (
     BadInput,
     Settings,
+    check_classes,
     read_settings,
     read_tables,
 )

@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Mapping
 from html import escape
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any, cast
@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from urlm_helpers import figures
+from urlm_helpers import __version__, figures
 from urlm_helpers.evaluation import calibration_table
 from urlm_helpers.preprocessing import Prepared
 from urlm_helpers.project.judging import ALL, EVERYWHERE, MODEL, Judgement
@@ -83,17 +83,16 @@ def _calibration(judgement: Judgement, tasks: tuple[str, ...]) -> str:
         task: calibration_table(rows[f"y_{task}"], rows[f"p_{task}"], rows["weight"])
         for task in tasks
     }
-    found = [t[(t["observed"] > 0) & (t["predicted"] > 0)] for t in tables.values()]
-    if not any(len(t) for t in found):
+    tables = {task: t for task, t in tables.items() if (t["observed"] > 0).any()}
+    if not tables:
         return "<p>No bin of the predictions holds an event: no calibration plot.</p>"
     means = "; ".join(
-        f"{task}: from {t['predicted'].iloc[0]:.3g} predicted and "
-        f"{t['observed'].iloc[0]:.3g} observed to {t['predicted'].iloc[-1]:.3g} and "
-        f"{t['observed'].iloc[-1]:.3g}"
+        f"{task}: {t['predicted'].iloc[-1]:.3g} predicted in the highest of its bins, "
+        f"{t['observed'].iloc[-1]:.3g} observed"
         for task, t in tables.items()
     )
     ax = figures.calibration(tables, "Predicted and observed rates, test period")
-    return _image(ax, f"Calibration plot, ten bins per task. {means}.")
+    return _image(ax, f"Calibration plot. {means}.")
 
 
 def _differences(table: pd.DataFrame) -> str:
@@ -101,29 +100,12 @@ def _differences(table: pd.DataFrame) -> str:
     if shown.empty:
         return "<p>No difference in AUC has an interval: too few events.</p>"
     shown = shown.assign(label=shown["method"] + ", " + shown["task"])
-    words = "; ".join(
-        f"{line.label}: {line.difference:+.4f} from {line.low:+.4f} to {line.high:+.4f}"
-        for line in shown.itertuples()
-    )
+    behind, ahead = (shown["high"] < 0).sum(), (shown["low"] > 0).sum()
     title = "AUC of the model minus that of each rival"
     ax = figures.differences(
         shown.assign(group=shown["task"]), title, "difference in AUC, 95 % interval"
     )
-    return _image(ax, f"{title}: {words}.")
-
-
-def _slices(table: pd.DataFrame) -> pd.DataFrame:
-    """Put the best rival of each slice beside the model."""
-    table = table[table["metric"].isin(["auc", "log_loss"]) & table["value"].notna()]
-    key = ["slice", "task", "metric", "rows", "positives"]
-    lines = []
-    for group, cell in table.groupby(key, sort=False):
-        at = cast("tuple[Any, ...]", group)
-        ordered = cell[cell["method"] != MODEL].sort_values("value")
-        best = ordered.iloc[-1 if at[2] == "auc" else 0]
-        own = cell.loc[cell["method"] == MODEL, "value"].iloc[0]
-        lines.append((*at, own, best["method"], best["value"]))
-    return pd.DataFrame(lines, columns=[*key, "model", "best rival", "its value"])
+    return _image(ax, f"{title}: {ahead} above 0, {behind} below. In the table.")
 
 
 def report(
@@ -159,25 +141,19 @@ def report(
     rates = prepared.rows.groupby("scenario")[list(spec.tasks)].agg(["mean", "sum"])
     rates = rates.set_axis([", ".join(pair) for pair in rates.columns], axis=1)
     rates.insert(0, "rows", prepared.rows["scenario"].value_counts())
-    versions = {
-        name: metadata.version(name) for name in ("urlm-helpers", "numpy", "pandas")
-    }
-    words = {
-        True: "A simple rival is ahead of the model.",
-        False: "No simple rival is ",
-    }
-    words[False] += "ahead of the model over all scenarios, beyond the interval."
-    about = [("origin", card.origin), ("license", card.license)]
-    about += [("citation", card.citation)] if card.citation else []
-    about += [("known problem", problem) for problem in card.known_problems]
+    slices = everywhere.pivot_table(
+        "value", ["slice", "task", "metric", "rows", "positives"], "method", sort=False
+    )
+    who = "A simple rival is" if judgement.lost else "No simple rival is"
+    headline = f"{who} ahead of the model beyond the interval, over all scenarios."
     wide = ["scenario", "task", "rows", "positives"]
-    chosen = {**settings, **versions}
+    chosen = {**settings, "urlm-helpers": __version__}
     parts = {
         "title": escape(card.title),
         "outcome": "lost" if judgement.lost else "fine",
-        "headline": words[judgement.lost],
+        "headline": headline,
         "verdict": "".join(f"<li>{escape(v)}</li>" for v in judgement.verdict),
-        "card": "".join(f"<p>{escape(f'{k}: {v}')}</p>" for k, v in about),
+        "card": escape(str(card)),
         "summary": _table(summary(prepared), index=True),
         "rates": _table(rates.reset_index()),
         "model": _table(_wide(rows, "value", wide)),
@@ -186,7 +162,7 @@ def report(
         "rivals": _table(
             _wide(pooled[pooled["method"] != MODEL], "difference", ["task", "method"])
         ),
-        "slices": _table(_slices(everywhere)),
+        "slices": _table(slices.reset_index()),
         "settings": _table(pd.DataFrame(chosen.items(), columns=["setting", "value"])),
         "tuning": _table(tuning),
     }

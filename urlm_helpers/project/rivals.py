@@ -1,23 +1,24 @@
 """The strongest simple rivals of a model, on the same rows and features."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from urlm_helpers.data.arrays import Floats
 from urlm_helpers.evaluation.metrics import log_loss
-from urlm_helpers.preprocessing import InputSpec, LookBack, Prepared
+from urlm_helpers.preprocessing import LookBack, Prepared
 from urlm_helpers.project.means import Means
+
+Rows = tuple[Any, np.ndarray, np.ndarray]
+"""Features, labels and weights."""
 
 FIT_ROWS = 300_000
 """Training rows that logistic regression and trees learn from, at most."""
-
-Predict = Callable[[np.ndarray], Floats]
-"""From row numbers to probabilities."""
 
 
 def rival_probabilities(
@@ -66,100 +67,92 @@ def rival_probabilities(
         found[name] = means.probabilities(asked)
     if len(train) > FIT_ROWS:
         train = np.random.default_rng(seed).choice(train, FIT_ROWS, replace=False)
-    fits = {"logistic regression": _logistic, "boosted trees": _trees}
-    for name, fit in fits.items():
+    for name, design in (
+        ("logistic regression", _one_hot),
+        ("boosted trees", _columns),
+    ):
+        tables = [design(prepared, at) for at in (train, valid, rows)]
         tasks = tqdm(range(prepared.y.shape[1]), desc=name, unit="task")
-        found[name] = np.stack(
-            [_fitted(fit, prepared, t, train, valid, rows) for t in tasks], axis=1
-        )
+        each = [_fitted(tables, prepared, t, train, valid) for t in tasks]
+        found[name] = np.stack(each, axis=1)
     return found
 
 
+def _one_hot(prepared: Prepared, rows: np.ndarray) -> sparse.csr_matrix:
+    """Return a column per category and number of the model's features."""
+    fields = prepared.x["fields"][rows]
+    starts = np.cumsum([0, *prepared.encoder.spec.fields.values()])
+    ends = np.arange(0, fields.size + 1, fields.shape[1])
+    at = (np.ones(fields.size), (fields + starts[:-1]).ravel(), ends)
+    hot = sparse.csr_matrix(at, (len(rows), int(starts[-1])))
+    return sparse.hstack([hot, prepared.x["numeric"][rows].astype(float)], "csr")
+
+
+def _columns(prepared: Prepared, rows: np.ndarray) -> pd.DataFrame:
+    """Return the model's features for trees, which cut numbers into buckets alone."""
+    names, numeric = list(prepared.encoder.spec.fields), prepared.x["numeric"][rows]
+    codes = pd.DataFrame(prepared.x["fields"][rows], columns=range(len(names)))
+    kinds = codes[[f for f, name in enumerate(names) if "(bucket)" not in name]]
+    numbers = pd.DataFrame(numeric).add_prefix("number ")
+    return pd.concat([kinds.add_prefix("kind "), numbers], axis=1)
+
+
 def _fitted(
-    fit: Callable[..., list[Predict]],
+    tables: list[Any],
     prepared: Prepared,
     task: int,
     train: np.ndarray,
     valid: np.ndarray,
-    rows: np.ndarray,
 ) -> Floats:
-    """Return the probabilities of that of several fits which validation prefers."""
-    y, weight = prepared.y[:, task].astype(float), prepared.weight
+    """Fit a few models to a task; return the probabilities of the best on validation.
+
+    The tables hold the features of the training, the validation and the asked rows.
+    """
+    past, later, asked = tables
+    y, weight = prepared.y[:, task].astype(int), prepared.weight
     rate = np.average(y[train], weights=weight[train])
     if rate in (0.0, 1.0):
-        return np.full(len(rows), rate)  # one class: nothing to fit
-    tries = fit(prepared.x, prepared.encoder.spec, y, weight, train, valid)
-    best = min(tries, key=lambda p: log_loss(y[valid], p(valid), weight[valid]))
-    return best(rows)
+        return np.full(asked.shape[0], rate)  # one class: nothing to fit
+    fit = _trees if isinstance(past, pd.DataFrame) else _logistic
+    first, watched = (past, y[train], weight[train]), (later, y[valid], weight[valid])
+    tries = list(fit(first, watched))
+    losses = [log_loss(y[valid], ask(later), weight[valid]) for ask in tries]
+    return tries[int(np.argmin(losses))](asked)
 
 
-def _logistic(
-    x: Mapping[str, np.ndarray],
-    spec: InputSpec,
-    y: Floats,
-    weight: Floats,
-    train: np.ndarray,
-    valid: np.ndarray,
-) -> list[Predict]:
-    """One weight per category and number, for three strengths of the penalty."""
-    starts = np.cumsum([0, *spec.fields.values()])
-
-    def design(rows: np.ndarray) -> sparse.csr_matrix:
-        at = x["fields"][rows] + starts[:-1]
-        ends = np.arange(0, at.size + 1, at.shape[1])
-        shape = (len(rows), int(starts[-1]))
-        hot = sparse.csr_matrix((np.ones(at.size), at.ravel(), ends), shape)
-        return sparse.hstack([hot, x["numeric"][rows].astype(float)], "csr")
-
-    def predictor(model: LogisticRegression) -> Predict:
-        return lambda rows: np.asarray(model.predict_proba(design(rows))[:, 1])
-
-    past, tries = design(train), []
+def _logistic(past: Rows, later: Rows) -> Iterator[Callable[[Any], Floats]]:
+    """Fit with three strengths of the penalty."""
     for strength in (0.003, 0.03, 0.3):
         model = LogisticRegression(C=strength, tol=1e-3, max_iter=200)
-        model.fit(past, y[train], sample_weight=weight[train])
-        tries.append(predictor(model))
-    return tries
+        model.fit(past[0], past[1], sample_weight=past[2])
+
+        def ask(table: Any, model: LogisticRegression = model) -> Floats:
+            return np.asarray(model.predict_proba(table)[:, 1])
+
+        yield ask
 
 
-def _trees(
-    x: Mapping[str, np.ndarray],
-    spec: InputSpec,
-    y: Floats,
-    weight: Floats,
-    train: np.ndarray,
-    valid: np.ndarray,
-) -> list[Predict]:
-    """Boosted trees of two sizes, each stopped on the validation rows."""
-    import lightgbm  # an extra of the package, and not needed for a new project
+def _trees(past: Rows, later: Rows) -> Iterator[Callable[[Any], Floats]]:
+    """Boost trees of two sizes, each as long as the validation rows gain."""
+    import lightgbm  # an extra of the package
 
-    kinds = [f for f, name in enumerate(spec.fields) if "(bucket)" not in name]
-
-    def columns(rows: np.ndarray) -> np.ndarray:
-        return np.hstack([x["fields"][rows][:, kinds], x["numeric"][rows]])
-
-    def predictor(model: lightgbm.Booster) -> Predict:
-        return lambda rows: np.asarray(model.predict(columns(rows)))
-
-    options = {"objective": "binary", "verbose": -1, "learning_rate": 0.05}
-    options |= {"cat_smooth": 100, "min_data_per_group": 200, "feature_fraction": 0.5}
-    options |= {"seed": 0, "deterministic": True, "force_row_wise": True}
-    options["num_threads"] = 1 if len(train) < 20_000 else 0  # 0: one per core
-    tries = []
+    table, *_ = past
+    how = {"objective": "binary", "verbose": -1, "learning_rate": 0.05, "seed": 0}
+    how |= {"cat_smooth": 100, "min_data_per_group": 200, "feature_fraction": 0.5}
+    how |= {"deterministic": True, "force_row_wise": True}
+    how["num_threads"] = 1 if len(table) < 20_000 else 0  # 0: one per core
+    kinds = [c for c in table.columns if c.startswith("kind")]
     for leaves in (7, 31):
-        how = {**options, "num_leaves": leaves}
-        past, later = (
-            lightgbm.Dataset(
-                columns(rows),
-                y[rows],
-                weight=weight[rows],
-                categorical_feature=list(range(len(kinds))),
-                params=how,
-            )
-            for rows in (train, valid)
+        first, watched = (
+            lightgbm.Dataset(x, y, weight=w, categorical_feature=kinds, params=how)
+            for x, y, w in (past, later)
         )
-        stop: list[Callable[..., Any]] = [lightgbm.early_stopping(30, verbose=False)]
-        later.set_reference(past)
-        model = lightgbm.train(how, past, 400, valid_sets=[later], callbacks=stop)
-        tries.append(predictor(model))
-    return tries
+        watched.set_reference(first)
+        stop: list[Any] = [lightgbm.early_stopping(30, verbose=False)]
+        sized = {**how, "num_leaves": leaves}
+        model = lightgbm.train(sized, first, 400, [watched], callbacks=stop)
+
+        def ask(table: Any, model: lightgbm.Booster = model) -> Floats:
+            return np.asarray(model.predict(table))
+
+        yield ask

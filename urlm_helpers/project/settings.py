@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from urlm_helpers.data import DataCard, Schema
+from urlm_helpers.preprocessing import Prepared
 
 GAPS = ["", "NA", "NaN", "nan", "null", "NULL"]
 """What stands for a missing number; in a category only the empty field does."""
@@ -85,6 +86,31 @@ def read_settings(folder: str | Path) -> Settings:
         raise BadInput(f"{path}: {error}") from error
     rest = {name: given[name] for name in ("files", "cuts", "prepare", "tune")}
     return Settings(folder, card, schema=schema, **rest)
+
+
+def check_classes(prepared: Prepared) -> None:
+    """Refuse a training period in which a task always, or never, happens.
+
+    Raises
+    ------
+    BadInput
+        Says which, and what would be right.
+    """
+    rows = prepared.parts["train"]
+    for task, happened in zip(
+        prepared.encoder.spec.tasks, prepared.y[rows].sum(axis=0), strict=True
+    ):
+        if happened == len(rows):
+            raise BadInput(
+                f"{task!r} is 1 in all {happened:,} rows of the training period: a "
+                "model learns nothing from what happened alone. Give what was shown "
+                "too, or draw it with urlm_helpers.preprocessing.draw_negatives"
+            )
+        if happened == 0:
+            raise BadInput(
+                f"{task!r} is 0 in all {len(rows):,} rows of the training period: take "
+                "it out of the tasks, or move the cuts"
+            )
 
 
 def read_tables(settings: Settings) -> dict[str, pd.DataFrame]:

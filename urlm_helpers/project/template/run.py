@@ -21,6 +21,7 @@ from urlm_helpers.project import (
     BadInput,
     Blend,
     Judgement,
+    check_classes,
     judge,
     read_settings,
     read_tables,
@@ -43,7 +44,9 @@ def tables() -> Dataset:
     frames: dict[str, Any] = read_tables(settings)
     # for example: frames["interactions"] = frames["interactions"].drop_duplicates()
     try:
-        return from_frames(**frames, schema=settings.schema, card=settings.card)
+        data = from_frames(**frames, schema=settings.schema, card=settings.card)
+        # a log of what happened alone: data, _ = draw_negatives(data, rate=0.01)
+        return data
     except ValueError as error:
         raise BadInput(str(error)) from error
 
@@ -53,9 +56,11 @@ def rows() -> Prepared:
     """Encode the rows and cut them into training, validation and test period."""
     settings = read_settings(HERE)
     try:
-        return prepare(tables(), **settings.cuts, **settings.prepare)
+        prepared = prepare(tables(), **settings.cuts, **settings.prepare)
     except (TypeError, ValueError) as error:  # an unknown option, or a bad value
         raise BadInput(str(error)) from error
+    check_classes(prepared)
+    return prepared
 
 
 def check() -> None:
