@@ -33,7 +33,7 @@ from urlm_helpers.project import (
     rival_probabilities,
     summary,
 )
-from urlm_helpers.project.judging import ALL, EVERYWHERE, MODEL
+from urlm_helpers.project.judging import ALL, EVERYWHERE, MODEL, _ahead
 from urlm_helpers.project.scaffold import new
 
 SCHEMA = Schema(("shop", "feed"), ("click", "buy"), funnel={"buy": "click"})
@@ -105,6 +105,21 @@ def test_means_by_hand() -> None:
     assert means.probabilities(late)[2, 0] == pytest.approx(rate)
 
 
+def test_the_second_group_takes_what_the_first_left() -> None:
+    x = {"scenario": np.zeros(4, int), "item": np.array([0, 0, 1, 1])}
+    x["user"] = np.array([0, 1, 0, 1])
+    y = np.array([[1.0], [1.0], [0.0], [0.0]])  # told by the item alone
+    rows = np.arange(4)
+    means = Means(("item",), ("user",)).fit(x, y, np.ones(4), rows, rows)
+    of_item, of_user = means.deviations[0]
+    left = 1 / (2 + means.strengths[0])
+    np.testing.assert_allclose(of_item[:2], [left, -left])
+    np.testing.assert_allclose(of_user, 0, atol=1e-12)
+    twice = Means(("item",), ("item",)).fit(x, y, np.ones(4), rows, rows)
+    once, again = (d[0] for d in twice.deviations[0])
+    assert again == pytest.approx((1 - 2 * once) / (2 + twice.strengths[0]))
+
+
 def test_an_unseen_scenario_has_the_rate_of_all() -> None:
     x = {"scenario": np.array([0, 0, 0])}
     means = Means().fit(
@@ -137,7 +152,8 @@ def test_rivals_learn_from_the_training_period(prepared: Prepared) -> None:
         test = prepared.parts["test"]
         first, second = (rival_probabilities(p, test) for p in (prepared, other))
         same = [n for n, p in first.items() if np.array_equal(p, second[n])]
-        assert ("constant" in same) == (part == "valid")
+        # validation rows choose among fits; a constant has nothing to choose
+        assert "constant" in same if part == "valid" else not same
 
 
 # --- judge ----------------------------------------------------------------------------
@@ -172,6 +188,8 @@ def test_a_rival_is_no_better_than_itself(prepared: Prepared) -> None:
     table = judge(Given(p), prepared, resamples=100).table
     own = table[(table["method"] == "popularity") & (table["note"] == "")]
     assert (own[["difference", "low", "high"]] == 0).all(axis=None)
+    assert not _ahead(own, of_rivals=True).any()
+    assert not _ahead(own, of_rivals=False).any()
 
 
 def test_a_cell_without_a_positive_says_so(blind: Judgement) -> None:
@@ -230,6 +248,41 @@ def test_no_blend_where_the_network_knows_more(prepared: Prepared) -> None:
     truth = Given(np.stack([click, buy], axis=1))
     truth.spec = prepared.encoder.spec  # type: ignore[attr-defined]
     assert blend(truth, prepared) is None  # type: ignore[arg-type]
+
+
+# --- tune -----------------------------------------------------------------------------
+
+
+def test_tune_keeps_the_best_within_its_budget(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from urlm_helpers.project import tuning
+
+    losses = iter([0.5, 0.4, 0.6, 0.3, 0.7])
+    asked: list[dict[str, Any]] = []
+
+    def fit(model: Any, *_: Any, **how: Any) -> pd.DataFrame:
+        loss = next(losses)
+        model.set_weights([np.full_like(w, loss) for w in model.get_weights()])
+        asked.append(how)
+        lines = {"epoch": [1, 2], "valid_loss": [loss, 1.0], "best": [True, False]}
+        return pd.DataFrame(lines)
+
+    monkeypatch.setattr(tuning, "fit", fit)
+    monkeypatch.setattr(tuning, "blend", lambda *_: None)
+    parts = {part: prepared.parts[part] for part in ("train", "valid")}  # no test
+    blind = Prepared(prepared.x, prepared.y, prepared.rows, parts, prepared.encoder)
+    tuned = tuning.tune(blind, trainings=5, seed=3)
+    assert tuned.log["kept"].tolist() == [True, True, False, True, False]
+    assert tuned.model is tuned.network and not tuned.settings["blended"]
+    chosen = [tuned.settings[name] for name in ("learning_rate", "weight_decay")]
+    assert chosen == [tuning.ORDER[0]["learning_rate"], tuning.ORDER[2]["weight_decay"]]
+    assert [how["epochs"] for how in asked] == [tuning.START["epochs"]] * 4 + [1]
+    assert {how["seed"] for how in asked} == {3}
+    for weights in tuned.network.get_weights():
+        np.testing.assert_array_equal(weights, np.full_like(weights, 0.3))
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        tuning.tune(blind, trainings=0)
 
 
 # --- report ---------------------------------------------------------------------------
