@@ -367,9 +367,22 @@ def test_ids_keep_their_zeros_and_gaps_stay_gaps(folder: Path) -> None:
     assert tables["items"]["item"].str.fullmatch(r"\d{5}").all()
 
 
+def test_a_european_export_is_read_as_the_plain_one(folder: Path) -> None:
+    plain = read_tables(read_settings(folder))
+    for name, table in plain.items():
+        path = folder / "data" / f"{name}.csv"
+        table.to_csv(path, sep=";", decimal=",", encoding="cp1252", index=False)
+    path = folder / "schema.toml"
+    how = 'sep = ";"\ndecimal = ","\nencoding = "cp1252"'
+    path.write_text(path.read_text("utf-8").replace('sep = ","', how, 1), "utf-8")
+    for name, table in read_tables(read_settings(folder)).items():
+        pd.testing.assert_frame_equal(table, plain[name])
+
+
 @pytest.mark.parametrize(
     ("old", "new_text", "message"),
     [
+        ('sep = ","', 'seb = ","', "can't be read as CSV with .*seb"),
         ("[cuts]", "[cut]", "must have the sections"),
         ("valid_from", "valid", "cuts must be valid_from and test_from"),
         ("item_name =", "item_nam =", "item_nam"),

@@ -14,7 +14,7 @@ from urlm_helpers.preprocessing import Prepared
 GAPS = ["", "NA", "NaN", "nan", "null", "NULL"]
 """What stands for a missing number; in a category only the empty field does."""
 
-SECTIONS = ("card", "files", "schema", "cuts", "prepare", "tune")
+SECTIONS = ("card", "files", "csv", "schema", "cuts", "prepare", "tune")
 
 
 class BadInput(ValueError):
@@ -31,6 +31,8 @@ class Settings:
     card : DataCard
     files : mapping of str to str
         ``interactions``, and where there are such tables ``users`` and ``items``.
+    csv : mapping of str
+        How the files are written: options of `pandas.read_csv`.
     schema : Schema
     cuts : mapping of str
         ``valid_from`` and ``test_from`` of `urlm_helpers.preprocessing.prepare`.
@@ -43,6 +45,7 @@ class Settings:
     folder: Path
     card: DataCard
     files: Mapping[str, str]
+    csv: Mapping[str, Any]
     schema: Schema
     cuts: Mapping[str, Any]
     prepare: Mapping[str, Any]
@@ -84,7 +87,7 @@ def read_settings(folder: str | Path) -> Settings:
         schema, card = Schema(**given["schema"]), DataCard(**given["card"])
     except (TypeError, ValueError) as error:  # a name that is unknown, or a bad value
         raise BadInput(f"{path}: {error}") from error
-    rest = {name: given[name] for name in ("files", "cuts", "prepare", "tune")}
+    rest = {name: given[name] for name in ("files", "csv", "cuts", "prepare", "tune")}
     return Settings(folder, card, schema=schema, **rest)
 
 
@@ -134,16 +137,18 @@ def read_tables(settings: Settings) -> dict[str, pd.DataFrame]:
     for name, file in settings.files.items():
         path = settings.folder / file
         try:
-            columns = pd.read_csv(path, nrows=0).columns
+            columns = pd.read_csv(path, nrows=0, **settings.csv).columns
             gaps = {c: [""] if c in text else GAPS for c in columns}
             kinds = {c: str for c in columns if c in text}
-            how: dict[str, Any] = {"dtype": kinds, "na_values": gaps}
+            how = {**settings.csv, "dtype": kinds, "na_values": gaps}
             tables[name] = pd.read_csv(path, keep_default_na=False, **how)
         except FileNotFoundError:
             raise BadInput(
                 f"{name}: there is no {path}: put the file there, or write into "
                 "schema.toml where it is"
             ) from None
-        except ValueError as error:  # pandas' own are ValueErrors
-            raise BadInput(f"{path} can't be read as CSV: {error}") from error
+        except (TypeError, ValueError) as error:  # pandas' own are ValueErrors
+            raise BadInput(
+                f"{path} can't be read as CSV with {dict(settings.csv)}: {error}"
+            ) from error
     return tables
