@@ -26,6 +26,7 @@ from urlm_helpers.project import (
     Judgement,
     Means,
     blend,
+    fingerprint,
     judge,
     read_settings,
     read_tables,
@@ -33,6 +34,7 @@ from urlm_helpers.project import (
     rival_probabilities,
     summary,
 )
+from urlm_helpers.project.blending import ids
 from urlm_helpers.project.judging import ALL, EVERYWHERE, MODEL, _ahead
 from urlm_helpers.project.scaffold import new
 
@@ -235,6 +237,11 @@ def test_a_blend_beats_a_network_that_knows_nothing(
     test = prepared.parts["test"]
     p = found.probabilities(prepared.take(test))
     assert (p[:, 1] <= p[:, 0]).all()
+    unseen = {**prepared.take(test[:1]), "fields": np.zeros((1, len(spec.fields)), int)}
+    codes = ids(unseen, spec)
+    assert codes["user"] == codes["item"] == -1
+    rate = found.means.rates[:, unseen["scenario"][0]]
+    np.testing.assert_allclose(found.means.probabilities(codes)[0], rate)
     assert not judge(found, prepared, resamples=100).verdict[0].startswith("BEHIND pop")
     found.save(tmp_path / "blend.json")
     again = Blend.load(tmp_path / "blend.json", Same(spec, 0.3))
@@ -427,6 +434,17 @@ def test_the_notebook_calls_what_the_script_has(root: Path) -> None:
     assert not any(cell["outputs"] for cell in cells)
 
 
+def test_a_fingerprint_is_of_what_training_saw() -> None:
+    table = log()
+    first = fingerprint(prepared_of(table))
+    late = table.copy()
+    late.loc[2_900:, "user"] = 999
+    assert fingerprint(prepared_of(late)) == first
+    early = table.copy()
+    early.loc[:100, "user"] = 999
+    assert fingerprint(prepared_of(early)) != first
+
+
 def run(folder: Path, *step: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "run.py", *step]
     return subprocess.run(
@@ -482,3 +500,6 @@ def test_the_whole_project(folder: Path) -> None:
     pairs = seen[["scenario", "item"]].drop_duplicates()
     assert len(lists.merge(pairs)) == len(lists)  # each scenario's own items
     assert (output / "export" / "float32.tflite").exists()
+    path.write_text(short.replace('"2026-01-10"', '"2026-01-09"'), "utf-8")
+    late = run(folder, "recommend")
+    assert late.returncode == 2 and "has changed since the training" in late.stderr

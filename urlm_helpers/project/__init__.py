@@ -11,6 +11,7 @@ from urlm_helpers.project.settings import (
     BadInput,
     Settings,
     check_classes,
+    fingerprint,
     read_settings,
     read_tables,
 )

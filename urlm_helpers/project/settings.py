@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,19 @@ def check_classes(prepared: Prepared) -> None:
                 f"{task!r} is 0 in all {len(rows):,} rows of the training period: take "
                 "it out of the tasks, or move the cuts"
             )
+
+
+def fingerprint(prepared: Prepared) -> str:
+    """Return a text that is another one when columns, ids or scales are encoded anew.
+
+    A model reads numbers of ids: with those of another training period it gives
+    scores that look right and are not.
+    """
+    encoder = prepared.encoder
+    learned = [encoder.spec, encoder.scaler.mean.tolist(), encoder.scaler.std.tolist()]
+    learned += [known.values.tolist() for known in encoder.vocabularies.values()]
+    learned += [buckets.edges.tolist() for buckets in encoder.buckets.values()]
+    return sha256(repr(learned).encode()).hexdigest()[:16]
 
 
 def read_tables(settings: Settings) -> dict[str, pd.DataFrame]:

@@ -22,6 +22,7 @@ from urlm_helpers.project import (
     Blend,
     Judgement,
     check_classes,
+    fingerprint,
     judge,
     read_settings,
     read_tables,
@@ -82,7 +83,8 @@ def train() -> None:
     BLEND.unlink(missing_ok=True)
     if isinstance(tuned.model, Blend):
         tuned.model.save(BLEND)
-    SETTINGS.write_text(json.dumps(tuned.settings, indent=2), encoding="utf-8")
+    settings = {**tuned.settings, "encoder": fingerprint(prepared)}
+    SETTINGS.write_text(json.dumps(settings, indent=2), encoding="utf-8")
     tuned.log.to_csv(TUNING, index=False)
 
 
@@ -90,6 +92,11 @@ def trained() -> tuple[Any, Any]:
     """Read the model that `train` wrote, and the network in it."""
     if not NETWORK.exists():
         raise BadInput("there is no model: run `python run.py train` first")
+    if json.loads(SETTINGS.read_text("utf-8"))["encoder"] != fingerprint(rows()):
+        raise BadInput(
+            "the training period or schema.toml has changed since the training: run "
+            "`python run.py train` again"
+        )
     import keras
 
     network = keras.models.load_model(NETWORK)
