@@ -12,8 +12,8 @@ import pandas as pd
 UNSEEN = 0
 """Index of a value that the vocabulary has not seen, and of a padded position."""
 
-MANY = 0.5
-"""Share of the training rows whose item was shown often and never chosen: warn."""
+MANY = 0.8
+"""Share of the training rows, lost by counting among the events, that is warned of."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def unseen(
     Warns
     -----
     UserWarning
-        If most rows have an unseen value that is not rare among them.
+        If four rows of five have an unseen value that is not rare among them.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def unseen(
         rare = (count < min_count).to_numpy()
         lost, hidden = (count[~known & of].sum() / len(past) for of in (~rare, rare))
         table[name] = (len(count), known.sum(), lost + hidden, hidden)
-        if lost > MANY:
+        if lost >= MANY:
             warnings.warn(
                 f"{lost + hidden:.0%} of the training rows have an unseen {name!r}: "
                 f"{known.sum():,} of {len(count):,} values are known, because they are "
