@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from urlm_helpers.features import HSTU  # noqa: E402
+from urlm_helpers.features import HSTU, CompactEmbedding  # noqa: E402
 from urlm_helpers.model import EntireSpaceLoss, UnifiedRecommender  # noqa: E402
 from urlm_helpers.preprocessing import InputSpec  # noqa: E402
 from urlm_helpers.sharing import URLM  # noqa: E402
@@ -73,3 +75,27 @@ def test_one_import_is_enough_to_load(tmp_path: Path, first: str, then: str) -> 
     assert kinds == ["RowAdam", "EntireSpaceLoss"]
     if not first:
         assert early == [] and took < 0.1
+
+
+CLAIMS = {
+    "a row per value": (None, '"user": 9'),
+    "fewer rows": (CompactEmbedding([9, 7], 4, rows=5, above=8), '"rows": 5'),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_a_file_that_claims_too_many_rows_is_refused(tmp_path: Path, case: str) -> None:
+    table, place = CLAIMS[case]
+    good, bad = tmp_path / "good.keras", tmp_path / "bad.keras"
+    UnifiedRecommender(SPEC, dim=4, bottom=8, embedding=table).save(good)
+    keras.models.load_model(good)
+    with zipfile.ZipFile(good) as packed, zipfile.ZipFile(bad, "w") as changed:
+        for name in packed.namelist():
+            content = packed.read(name)
+            if name == "config.json":
+                assert place in content.decode()
+                claim = re.sub("[95]", f"{10**12}", place)
+                content = content.decode().replace(place, claim).encode()
+            changed.writestr(name, content)
+    with pytest.raises(MemoryError, match=r"rows x 4 needs [\d,.]+ GiB.*the file is"):
+        keras.models.load_model(bad)

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from urlm_helpers.features.base import Configured, dense
+from urlm_helpers.features.memory import check_table
 
 INITIAL = 0.01
 """Standard deviation of a vector's numbers at the start."""
@@ -33,6 +34,8 @@ class FieldEmbedding(Configured, keras.layers.Layer):
     ------
     ValueError
         If ``scale`` is not positive.
+    MemoryError
+        When it is built, if the table takes more memory than there is.
 
     Examples
     --------
@@ -62,7 +65,8 @@ class FieldEmbedding(Configured, keras.layers.Layer):
         return sum(self.sizes)
 
     def build(self, input_shape: Any = None) -> None:
-        """Create the table."""
+        """Create the table, if it fits."""
+        check_table(self.table_rows, self.dim)
         self.table.build()
 
     def call(self, indices: Any, fields: Sequence[int] | None = None) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-import psutil
 
-GIB = 2**30
+from urlm_helpers.features.memory import GIB, available_memory
+
 FLOAT_BYTES = 4
 _KEEP = {-8: 1, -4: 0, -1: -1, -2: 2**26}
 """Options of glibc's ``mallopt``: ARENA_MAX, MMAP_MAX, TRIM (-1 is "never") and PAD."""
@@ -156,24 +156,6 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # another C library
         return False
     return all([mallopt(option, value) == 1 for option, value in _KEEP.items()])
-
-
-def available_memory() -> int:
-    """Return the bytes that can still be had, of the machine and of a container."""
-    free = psutil.virtual_memory().available
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            with open(limit) as most, open(used) as now:
-                free = min(free, int(most.read()) - int(now.read()))
-        except (OSError, ValueError):  # no container, or no limit ("max")
-            continue
-    return max(free, 0)
 
 
 def training_memory(
