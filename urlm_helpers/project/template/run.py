@@ -128,15 +128,14 @@ def recommend(users: list[str] | None = None, k: int = 10) -> pd.DataFrame:
     users = users or log["user"].iloc[::-1].drop_duplicates().head(10).tolist()
     schema = encoder.schema
     context = schema.features("context")
-    lists = []
+    asked = []
     for scenario, own in log.groupby("scenario", sort=False):
         # what schema.toml's catalog says, otherwise what this scenario has shown
         items = None if scenario in schema.catalog else own["item"].unique()
         last = {c: own[c].iloc[-1] for c in context}  # its latest context
         now = log["time"].iloc[-1] + pd.Timedelta("1s")
-        asked = candidates(encoder, users, str(scenario), now, items, **last)
-        lists.append(rank(model, encoder, asked, k=k))
-    table = pd.concat(lists, ignore_index=True)
+        asked.append(candidates(encoder, users, str(scenario), now, items, **last))
+    table = rank(model, encoder, pd.concat(asked, ignore_index=True), k=k)
     table.to_csv(OUTPUT / "recommendations.csv", index=False)
     print(table.head(k).to_string(index=False))
     return table
