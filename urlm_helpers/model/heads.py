@@ -68,8 +68,11 @@ def along_funnel(logits: np.ndarray, parents: Sequence[int]) -> np.ndarray:
     --------
     >>> along_funnel(np.zeros((1, 3)), parents=[-1, 0, 1]).tolist()
     [[0.5, 0.25, 0.125]]
+    >>> along_funnel(np.array([[-1e6, 1e6]]), parents=[-1, -1]).tolist()
+    [[0.0, 1.0]]
     """
-    p = 1.0 / (1.0 + np.exp(-np.asarray(logits, "float64")))
+    with np.errstate(over="ignore"):  # of a logit below -709: the probability is 0
+        p = 1.0 / (1.0 + np.exp(-np.asarray(logits, "float64")))
     for task, parent in enumerate(parents):
         if parent >= 0:
             p[:, task] *= p[:, parent]
