@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -362,6 +363,14 @@ def test_wrong_requests_are_told_what_is_right(service: Service, case: str) -> N
     assert set(answer) == {"error"} and "Traceback" not in answer["error"]
 
 
+def test_just_as_much_as_is_allowed_is_accepted(service: Service) -> None:
+    assert ask(service, "/score", asked(items=["i1"] * 5))[0] == 200
+    assert len(ask(service, "/recommend", asked(k=10))[1]["list"]) == 10
+    body = json.dumps(SCORE).encode()
+    assert ask(service, "/score", body.ljust(2_000))[0] == 200
+    assert ask(service, "/score", body.ljust(2_001))[0] == 413
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_a_wrong_method_names_the_right_one(service: Service, method: str) -> None:
     status, answer = ask(service, "/score", method=method)
@@ -545,6 +554,90 @@ def test_exported_files_give_the_scores_of_the_model(
     assert sizes["int8"] < sizes["float32"] and sizes["saved_model"] > 1_000
 
 
+def extremes(prepared: Prepared, numbers: float) -> dict[str, np.ndarray]:
+    """Return every corner of what an encoder may give, in every scenario."""
+    spec, rng = prepared.encoder.spec, np.random.default_rng(0)
+    last = np.array(list(spec.fields.values())) - 1
+    corners = [
+        (fields, sign * numbers, length, age)
+        for fields in (0 * last, last, rng.integers(0, last + 1))
+        for sign in (-1, 0, 1)
+        for length in (0, 1, spec.history_length)
+        for age in (0.0, 1e-9, 1e5)
+    ] * len(spec.scenarios)
+    rows = len(corners)
+    x = {name: np.repeat(like, rows, axis=0) for name, like in spec.example().items()}
+    for row, (fields, number, length, age) in enumerate(corners):
+        x["fields"][row], x["numeric"][row] = fields, number
+        at = slice(spec.history_length - length, None)
+        x["history"][row, at], x["history_age"][row, at] = last[1], age
+    x["scenario"][:] = np.arange(rows) // (rows // len(spec.scenarios))
+    return x
+
+
+def test_exports_keep_to_the_tolerance_in_every_corner(
+    exported: Any, prepared: Prepared
+) -> None:
+    from urlm_helpers.serving import LiteScores, SavedScores, service
+
+    model, copies, _ = exported
+    for numbers in (1.0, 10.0, service.FAR):
+        x = extremes(prepared, numbers)
+        expected = model.probabilities(x)
+        assert np.isfinite(expected).all() and len(np.unique(expected[:, 0])) > 10
+        for copy in (
+            SavedScores(copies.files["saved_model"]),
+            LiteScores(copies.files["float32"]),
+        ):
+            found = copy.probabilities(x)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+FILES = ("saved_model", "float32", "int8", "int8_all")
+
+
+@pytest.mark.parametrize("wrong", FILES)
+@pytest.mark.parametrize("off", [0.9e-4, 1.1e-4, np.nan])
+def test_each_file_is_held_to_the_tolerance(
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+    off: float,
+) -> None:
+    from urlm_helpers.serving import exports as module
+
+    class Model:
+        spec = prepared.encoder.spec
+
+        def probabilities(self, x: Any) -> np.ndarray:
+            return np.full((len(x["scenario"]), 2), 0.25)
+
+    class Copy(Model):
+        def __init__(self, path: Path) -> None:
+            self.off = off if path.name.partition(".")[0] == wrong else 0.0
+
+        def probabilities(self, x: Any) -> np.ndarray:
+            p = super().probabilities(x)
+            p[-1, 1] -= self.off  # one score of one row
+            return p
+
+    monkeypatch.setattr(module, "_save", lambda *_, **__: None)
+    monkeypatch.setattr(module, "_convert", lambda *_: b"")
+    monkeypatch.setattr(module, "SavedScores", Copy)
+    monkeypatch.setattr(module, "LiteScores", Copy)
+    args: Any = (Model(), tmp_path, prepared.take(np.arange(5)))
+    exact = wrong in ("saved_model", "float32")
+    if np.isnan(off) or (exact and off > 1e-4):
+        with pytest.raises(
+            module.ExportError, match=rf"{wrong}(\.tflite)? gives other"
+        ):
+            module.export(*args, tolerance=1e-4)
+    else:
+        difference = module.export(*args, tolerance=1e-4).difference
+        assert {n: d for n, d in difference.items() if d} == {wrong: pytest.approx(off)}
+
+
 def test_a_large_request_is_scored_in_parts(
     exported: Any, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,6 +685,38 @@ def test_an_export_that_differs_is_an_error(
     )
     with pytest.raises(module.ExportError, match="saved_model gives other scores"):
         module.export(model, tmp_path, prepared.take(np.arange(20)))
+
+
+@pytest.mark.parametrize("name", ["saved_model", "float32"])
+def test_each_exact_copy_is_held_to_the_tolerance(
+    name: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("an export is TensorFlow's")
+    from urlm_helpers.serving import exports as module
+
+    x = prepared.take(np.arange(20))
+    known = np.full((20, 2), 0.25)
+    off = {"saved_model": 0.0, "float32": 0.0, "int8": 0.5, "int8_all": 0.5}
+
+    def copy(path: Path) -> Any:
+        return SimpleNamespace(probabilities=lambda x: known + off[path.stem])
+
+    monkeypatch.setattr(module, "_save", lambda *args, **options: None)
+    monkeypatch.setattr(module, "_convert", lambda *args: b"")
+    monkeypatch.setattr(module, "SavedScores", copy)
+    monkeypatch.setattr(module, "LiteScores", copy)
+    model: Any = SimpleNamespace(
+        spec=prepared.encoder.spec, probabilities=lambda x: known
+    )
+    off[name] = 0.125  # just as much as is allowed
+    found = module.export(model, tmp_path, x, tolerance=0.125)
+    assert found.difference == off
+    for wrong in (0.126, np.nan):
+        off[name] = wrong
+        with pytest.raises(module.ExportError, match=f"{name}.* gives other scores"):
+            module.export(model, tmp_path, x, tolerance=0.125)
 
 
 @pytest.mark.parametrize(

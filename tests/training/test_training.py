@@ -171,6 +171,49 @@ def test_fit_takes_row_adam_for_large_tables(monkeypatch: pytest.MonkeyPatch) ->
     assert moved[[*range(10), *range(50, 60)]].all() and moved.sum() == 20
 
 
+# Validation losses, passes that are run with a patience of 2, and the best of them.
+COURSES = [
+    ([3.0, 1.0, 2.0, 1.5, 0.1, 0.1], 4, 2),  # better than the first is not the best
+    ([3.0, 1.0, 1.0, 0.9, 2.0, 2.0], 6, 4),  # the same is not better
+    ([3.0, 2.5, 2.0, 1.5, 1.0, 0.5], 6, 6),
+]
+
+
+@pytest.mark.parametrize("losses, passes, best", COURSES)
+def test_the_best_pass_is_handed_back(
+    losses: list[float],
+    passes: int,
+    best: int,
+    same: UnifiedRecommender,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    after: list[list[np.ndarray]] = []
+
+    def logits(x: Any) -> np.ndarray:
+        """Note the weights at the end of a pass, and give its two tasks its loss."""
+        after.append(same.get_weights())
+        z = -np.log(np.expm1(losses[len(after) - 1] / 2))
+        return np.full((len(x["scenario"]), 2), z, "float32")
+
+    monkeypatch.setattr(same, "logits", logits)
+    parts = {"train": np.arange(64), "valid": PARTS["valid"]}
+    options: dict[str, Any] = {"epochs": 6, "patience": 2, "batch_size": 16}
+    table = fit(same, X, np.ones_like(Y), parts, **options)
+    np.testing.assert_allclose(table["valid_loss"], losses[:passes], rtol=1e-5)
+    assert table["epoch"][table["best"]].tolist() == [best]
+    for one, two in zip(same.get_weights(), after[best - 1], strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any((one != two).any() for one, two in zip(*after[:2], strict=True))
+
+
+def test_the_order_is_that_of_the_seed() -> None:
+    def order(seed: int) -> list[int]:
+        return Batches(X, Y, PARTS["train"], 100, seed).rows.tolist()
+
+    assert order(1) == order(1) != order(2)
+    assert sorted(order(1)) == PARTS["train"].tolist()
+
+
 @pytest.mark.parametrize(("row_wise", "saves"), [(False, 1), (True, 4)])
 def test_a_run_that_was_cut_off_goes_on_bit_for_bit(
     tmp_path: Path,
@@ -205,6 +248,58 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(
     assert not path.exists()
     for a, b in zip(whole, other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    ("quality", "patience", "passes", "best"),
+    [
+        ([1, 3, 2, 3, 2, 9], 3, 5, 2),  # as good as the best is not better
+        ([1, 3, 2, 4, 3, 2], 2, 6, 4),
+        ([5, 4, 3, 2, 1, 9], 5, 6, 6),
+        ([5, 4, 3, 2, 1, 9], 4, 5, 1),
+        ([1, 2, 3, 4, 5, 6], 1, 6, 6),
+    ],
+)
+def test_what_fit_hands_back_is_the_pass_with_the_lowest_loss(
+    monkeypatch: pytest.MonkeyPatch,
+    same: UnifiedRecommender,
+    tmp_path: Path,
+    quality: list[int],
+    patience: int,
+    passes: int,
+    best: int,
+    cut: bool,
+) -> None:
+    seen: list[list[np.ndarray]] = []
+
+    def logits(self: Any, x: Any) -> np.ndarray:
+        seen.append(self.get_weights())
+        return quality[len(seen) - 1] * (2.0 * Y[PARTS["valid"]] - 1.0)
+
+    monkeypatch.setattr(UnifiedRecommender, "logits", logits)
+    how: dict[str, Any] = {"batch_size": 16, "epochs": 6, "patience": patience}
+    parts = PARTS | {"train": np.arange(320)}
+    if cut:
+        how |= {"checkpoint": tmp_path / "run.npz", "checkpoint_steps": 500}
+        save = checkpoints.Progress.save
+
+        def stop(progress: checkpoints.Progress) -> None:
+            save(progress)
+            if progress.epoch == 4:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checkpoints.Progress, "save", stop)
+            fit(same, X, Y, parts, **how)
+        same.reset(3)
+    table = fit(same, X, Y, parts, **how)
+    assert table["epoch"].tolist() == list(range(1, passes + 1))
+    assert table.loc[table["best"], "epoch"].tolist() == [best]
+    assert table["valid_loss"].idxmin() == best - 1
+    for own, kept in zip(same.get_weights(), seen[best - 1], strict=True):
+        np.testing.assert_array_equal(own, kept)
+    assert any((a != b).any() for a, b in zip(seen[0], seen[1], strict=True))
 
 
 def test_the_bar_counts_every_step_once(
@@ -429,7 +524,7 @@ def test_available_memory_obeys_a_container(
 
 @pytest.mark.parametrize("how", ["hash", "quotient_remainder"])
 def test_a_compact_table_is_the_formula(how: str, tmp_path: Path) -> None:
-    layer = CompactEmbedding([40, 5, 60], dim=2, rows=30, how=how, above=10)
+    layer = CompactEmbedding([40, 5, 60], dim=2, rows=30, how=how, above=5)
     layer.build()
     rng = np.random.default_rng(0)
     table = layer.table.embeddings
