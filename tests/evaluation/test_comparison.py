@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from urlm_helpers.evaluation import compare, evaluate, holm, t_interval, user_mean
+from urlm_helpers.evaluation import (
+    compare,
+    comparison,
+    evaluate,
+    holm,
+    t_interval,
+    user_mean,
+)
 from urlm_helpers.evaluation import metrics as ev
 
 TASKS = ["click", "buy"]
@@ -334,3 +341,15 @@ def test_t_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_t_interval_refuses_a_single_run(one: ArrayLike) -> None:
     with pytest.raises(ValueError, match="needs 2 runs or more, got 1"):
         t_interval(one)
+
+
+def test_the_luck_of_the_runs_is_drawn_from_the_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    once = lambda users, resamples, seed: iter([np.ones((resamples, users))])  # noqa: E731
+    monkeypatch.setattr(comparison, "resample_users", once)
+    runs = [noisy(log(users=60), seed) for seed in range(4)]
+    tables = [compare(runs[:2], runs[2:], ["click"], seed=s) for s in (1, 1, 2)]
+    low = [table["low"].to_numpy() for table in tables]
+    np.testing.assert_array_equal(low[0], low[1])
+    assert (low[0] != low[2]).all()

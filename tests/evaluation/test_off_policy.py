@@ -186,6 +186,14 @@ def test_intervals_are_the_slow_bootstrap_of_users() -> None:
         assert policy_value(*one_user)[["low", "high"]].isna().all(axis=None)
 
 
+def test_a_weight_at_the_clip_is_not_cut() -> None:
+    user = np.arange(40)
+    table = policy_value(user % 2, np.full(40, 0.5), np.ones(40), user, clip=2.0)
+    assert (table["clipped"] == 0).all() and (table["largest_weight"] == 2).all()
+    table = policy_value(user % 2, np.full(40, 0.5), np.ones(40), user, clip=1.9)
+    assert (table["clipped"] == 1).all() and (table["largest_weight"] == 1.9).all()
+
+
 def test_a_dense_model_does_not_hide_that_few_rewards_were_had() -> None:
     n, same = 200, np.full(200, 0.1)
     for hits in (9, 10):
@@ -224,3 +232,12 @@ GOOD = {"reward": [1.0, 0.0], "propensity": [0.5, 1.0], "target": [0.0, 1.0]}
 def test_bad_input_is_named(change: dict[str, list], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         policy_value(**{**GOOD, "user": ["a", "b"], **change})  # type: ignore[arg-type]
+
+
+def test_a_weight_of_just_the_clip_is_not_clipped() -> None:
+    reward, propensity = np.tile([1.0, 0.0], 30), np.full(60, 0.25)
+    target = np.tile([0.5, 0.75], 30)  # weights of 2 and 3
+    table = policy_value(reward, propensity, target, np.arange(60), clip=2, resamples=9)
+    assert table["clipped"].tolist() == [0.5, 0.5]
+    assert table["largest_weight"].tolist() == [2, 2]
+    assert table["value"].tolist() == [1.0, 0.5]
