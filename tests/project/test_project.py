@@ -225,6 +225,20 @@ def test_slices_are_of_the_training_period() -> None:
     assert (cold["rows"] == 100).all() and len(cold)
 
 
+def test_who_loses_in_a_slice_alone_has_not_lost() -> None:
+    table = log()
+    table.loc[2_700:, "user"] = 900 + np.arange(300) % 30
+    new = prepared_of(table)
+    test = new.parts["test"]
+    cold, happened = test >= 2_700, new.y[test] == 1
+    p = np.where(happened, 0.9, 0.01)
+    p[cold] = np.where(happened[cold], 0.45, 0.46)
+    judgement = judge(Given(p), new, resamples=100)
+    assert not judgement.lost
+    behind = [v for v in judgement.verdict if v.startswith("BEHIND")]
+    assert behind and all("cold user" in v for v in behind), behind
+
+
 # --- blend ----------------------------------------------------------------------------
 
 
