@@ -25,7 +25,7 @@ from urlm_helpers.world import (
 )
 from urlm_helpers.world.best import covariance
 from urlm_helpers.world.draws import seen_through
-from urlm_helpers.world.truth import APPEAL, GAIN, sigmoid
+from urlm_helpers.world.truth import APPEAL, GAIN, segment_logits, sigmoid
 
 CHANCE = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
 PAIRS = st.lists(st.tuples(CHANCE, st.integers(0, 4)), min_size=1, max_size=20)
@@ -144,6 +144,7 @@ def test_wrong_input_is_refused(call, message: str) -> None:
         {"friend_effect": 3.0, "feature_noise": 0.6},
         {"drift": 0.3},
         {"confounder": 1.0},
+        {"threshold_share": 1.0},
     ],
 )
 def test_best_on_observables_is_the_mean_over_what_is_hidden(knobs: dict) -> None:
@@ -188,6 +189,8 @@ def test_best_on_observables_is_the_mean_over_what_is_hidden(knobs: dict) -> Non
             np.full(draws, SCENARIOS.index(row["scenario"])),
             np.full(draws, row["query_match"]),
         )
+        where = np.array([SCENARIOS.index(row["scenario"])])
+        logit += segment_logits(world, user[[n]], item[[n]], where)
         logit += world.confounder * rng.standard_normal((draws, 1))
         scale = np.sqrt(np.diag(spread[n]) + 1e-9)
         off = np.abs(np.cov(logit.T) - spread[n]) / np.outer(scale, scale)

@@ -77,6 +77,30 @@ def test_a_floor_is_found_and_the_curve_is_the_formula() -> None:
     assert law(2e4) == pytest.approx(by_hand)
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.2])
+def test_a_law_without_noise_is_found_exactly(floor: float) -> None:
+    x = np.geomspace(10, 1e6, 12)
+    law = fit_power_law(x, floor + 3 * x**-0.5, floor=floor > 0, resamples=3)
+    assert (law.scale, law.exponent, law.floor) == pytest.approx((3, 0.5, floor), 1e-3)
+    np.testing.assert_allclose(law(x), floor + 3 * x**-0.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_interval_is_that_of_resampled_distances(seed: int) -> None:
+    x, y = noisy(np.random.default_rng(2), 0.0)
+    law = fit_power_law(x, y, floor=False, resamples=50, seed=seed)
+    line = np.polyfit(np.log(x), np.log(y), 1)
+    there = np.polyval(line, np.log(x))
+    # 24 distances to a line that was fitted to them: 22 degrees of freedom
+    off = (np.log(y) - there) * np.sqrt(24 / 22)
+    rng = np.random.default_rng(seed)
+    slopes = [
+        -np.polyfit(np.log(x), there + rng.choice(off, 24), 1)[0] for _ in range(50)
+    ]
+    expected = np.quantile(slopes, [0.025, 0.975])
+    np.testing.assert_allclose(law.exponent_interval, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "x, y, message",
     [

@@ -27,7 +27,15 @@ from urlm_helpers.world import (
 from urlm_helpers.world.draws import EVERYWHERE, seen_through
 from urlm_helpers.world.knobs import CANDIDATES
 from urlm_helpers.world.log import SLOTS, choose, stale_score
-from urlm_helpers.world.truth import APPEAL, BASE, EXAMINED, GAIN, rounded, sigmoid
+from urlm_helpers.world.truth import (
+    APPEAL,
+    BASE,
+    EXAMINED,
+    GAIN,
+    rounded,
+    segment_logits,
+    sigmoid,
+)
 
 PARENT = {"like": "click", "buy": "like"}
 SMALL = World(seed=3, users=200, items=150, confounder=0.5, drift=0.2, days=7)
@@ -193,6 +201,54 @@ def test_every_scenario_turns_by_theta() -> None:
         np.testing.assert_array_equal(maps[s, 0], maps[s, 2])
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert abs(maps[a, 0] - maps[b, 0]).max() > 0.1
+
+
+def test_segments_like_categories_in_a_way_that_no_feature_alone_tells() -> None:
+    world = World(seed=3, users=2_000, threshold_share=0.6, scenario_shift=0.4)
+    tables = world.segment_tables
+    assert tables.shape == (3, 3, 8, 5)
+    np.testing.assert_allclose(tables.mean(axis=2), 0, atol=1e-6)
+    np.testing.assert_allclose(tables.mean(axis=3), 0, atol=1e-6)
+    positive = world.people.features[:, :3] > 0
+    assert len(np.unique(world.segments)) == 8
+    for segment in range(8):
+        own = positive[world.segments == segment]
+        assert (own == own[0]).all()
+    user, item = np.array([5, 6, 7]), np.array([0, 1, 2])
+    scenario = np.array([2, 0, 1])
+    found = segment_logits(world, user, item, scenario)
+    for n in range(3):
+        category = world.goods.category[item[n]]
+        likes = tables[scenario[n], :, world.segments[user[n]], category]
+        np.testing.assert_allclose(found[n], GAIN * np.sqrt(0.3) * likes)
+
+
+def test_segments_agree_between_scenarios_and_tasks_as_tastes_do() -> None:
+    theta, phi, cosines = 0.7, 0.5, []
+    for seed in range(60):
+        world = World(seed=seed, scenario_shift=theta, task_shift=phi)
+        t = world.segment_tables.reshape(3, 3, -1)
+        cosines.append(
+            [
+                np.mean(t[0, 0] ** 2),
+                np.mean(t[0, 0] * t[1, 0]),
+                np.mean(t[2, 0] * t[2, 1]),
+                np.mean(t[0, 2] ** 2),
+            ]
+        )
+    expected = [1, np.cos(theta) ** 2, np.cos(phi), 1]
+    np.testing.assert_allclose(np.mean(cosines, axis=0), expected, atol=0.06)
+    equal = World(scenario_shift=0, task_shift=0).segment_tables
+    np.testing.assert_array_equal(equal, np.broadcast_to(equal[0, 0], equal.shape))
+
+
+def test_thresholds_move_the_labels_and_none_is_the_world_without_them() -> None:
+    plain, bent = World(seed=4), World(seed=4, threshold_share=1.0)
+    zero = replace(bent, threshold_share=0)
+    one, two, none = (w.dataset(2_000) for w in (plain, bent, zero))
+    pd.testing.assert_frame_equal(one.interactions, none.interactions)
+    truth = two.extra["truth"]["click"]
+    assert np.corrcoef(one.extra["truth"]["click"], truth)[0, 1] < 0.95
 
 
 def test_without_shift_only_base_rate_friends_and_query_tell_scenarios_apart() -> None:

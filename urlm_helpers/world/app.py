@@ -35,7 +35,7 @@ class World(Population):
     ----------
     **knobs
         Of :class:`~urlm_helpers.world.Knobs`, which says what each does: ``seed``,
-        ``users``, ``items``, ``scenario_shift`` and 18 more.
+        ``users``, ``items``, ``scenario_shift`` and 19 more.
 
     Raises
     ------

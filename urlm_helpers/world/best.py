@@ -24,6 +24,7 @@ from urlm_helpers.world.truth import (
     examination,
     funnel,
     logits,
+    segment_logits,
     sigmoid,
 )
 
@@ -85,6 +86,7 @@ def best_on_observables(world: Population, rows: pd.DataFrame) -> pd.DataFrame:
         scenario,
         rows["query_match"].to_numpy(np.float64),
     )
+    mean += segment_logits(world, user, item, scenario)
     spread = covariance(world, mean_user, keep**2, scenario, user, item)
     # nothing at all is hidden where features have no noise: keep the root real
     root = np.linalg.cholesky(spread + 1e-5 * np.eye(len(TASKS)))
@@ -131,7 +133,7 @@ def covariance(
                 + old * (np.einsum("nk,nk->n", n @ seen, n) + np.trace(goods @ s))
                 + new * (np.einsum("nk,nk->n", n @ fresh, n) + np.trace(goods))
             )
-    out *= GAIN**2 / world.latents
+    out *= GAIN**2 * (1 - world.threshold_share / 2) / world.latents
     rating = noise**2 / (1 + noise**2)
     return out + rating * np.outer(APPEAL, APPEAL) + world.confounder**2
 

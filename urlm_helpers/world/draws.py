@@ -6,8 +6,9 @@ from urlm_helpers.data.arrays import Floats, Ints, Singles
 from urlm_helpers.world.knobs import Knobs
 
 EVERYWHERE = -1  # the home of a user or an item that all scenarios share
+SEGMENT_COLUMNS = 3  # features whose signs cut the users into segments
 # a random stream for each purpose, numbered from 1
-STREAMS = ("users", "items", "friends", "taste", "maps", "log", "sample")
+STREAMS = ("users", "items", "friends", "taste", "maps", "log", "sample", "segments")
 
 
 def generator(knobs: Knobs, what: str, number: int = 0) -> np.random.Generator:
@@ -47,6 +48,42 @@ def taste_maps(knobs: Knobs) -> Floats:
     task = [one, turned(knobs.task_shift), turned(knobs.task_shift)]
     maps = [[np.einsum("ij,jk->ik", m, t) for t in task] for m in scenario]
     return np.array(maps).astype(np.float32).astype(np.float64)
+
+
+def segment_tables(knobs: Knobs) -> Floats:
+    r"""Return what segments of users make of categories of items, beside their taste.
+
+    .. math:: E_{s,t} = \cos\varphi\, (\cos\theta\, C + \sin\theta\, C_s)
+              + \sin\varphi\, (\cos\theta\, D_t + \sin\theta\, D_{s,t}),
+              \quad E_{s,click} = \cos\theta\, C + \sin\theta\, C_s
+
+    with random tables whose rows and columns sum to 0, so that no segment and no
+    category is better than another, and whose entries have variance 1: scenarios and
+    tasks agree as much as they do in their maps.
+
+    Returns
+    -------
+    ndarray, shape (3, 3, segments, item_features)
+    """
+    rng, theta = generator(knobs, "segments"), knobs.scenario_shift
+    shape = 2 ** min(SEGMENT_COLUMNS, knobs.user_features), knobs.item_features
+
+    def table() -> Floats:
+        drawn = rng.standard_normal(shape)
+        drawn -= drawn.mean(axis=0)
+        drawn -= drawn.mean(axis=1, keepdims=True)
+        return drawn / max(np.sqrt(np.mean(drawn**2)), 1e-12)
+
+    def turned(shared: Floats) -> list[Floats]:
+        return [np.cos(theta) * shared + np.sin(theta) * table() for _ in range(3)]
+
+    click, like, buy = (turned(table()) for _ in range(3))
+    phi = knobs.task_shift
+    tables = [
+        [c, *(np.cos(phi) * c + np.sin(phi) * other for other in others)]
+        for c, *others in zip(click, like, buy, strict=True)
+    ]
+    return np.array(tables).astype(np.float32).astype(np.float64)
 
 
 def view(rng: np.random.Generator, columns: int, latents: int) -> Floats:

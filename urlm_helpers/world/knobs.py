@@ -67,6 +67,12 @@ class Knobs:
         Logit that an item gains, in search, if it is of the category that was asked
         for: all of it for `click` and in the policy's score, half for `like` and
         `buy`.
+    threshold_share : float
+        Twice the share of the match's variance that comes from thresholds, which no
+        sum of products of features can tell: segments of users, cut by the signs of
+        their first three features, each with likes and dislikes among the categories
+        (`urlm_helpers.world.draws.segment_tables`). 0 leaves the match bilinear; at 1
+        half of it is not.
     random_share : float
         Share of the requests whose list is drawn from the candidates at random.
     days : int
@@ -98,6 +104,7 @@ class Knobs:
     homophily: float = knob(0.7, 0, 1)
     friend_effect: float = knob(0.5, 0, 5)
     query_effect: float = knob(1.5, 0, 5)
+    threshold_share: float = knob(0.0, 0, 1)
     random_share: float = knob(0.05, 0, 1)
     days: int = knob(14, 1, 3_650)
 

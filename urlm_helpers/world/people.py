@@ -15,11 +15,13 @@ from numpy.random import Generator
 
 from urlm_helpers.data.arrays import Floats, Ints, Singles
 from urlm_helpers.world.draws import (
+    SEGMENT_COLUMNS,
     Pool,
     births,
     generator,
     homes,
     normal,
+    segment_tables,
     taste_maps,
     tastes,
     view,
@@ -98,6 +100,17 @@ class Population(Knobs):
     def maps(self) -> Floats:
         """How scenarios and tasks turn tastes, (3, 3, latents, latents)."""
         return taste_maps(self)
+
+    @cached_property
+    def segment_tables(self) -> Floats:
+        """What segments like among the categories, (3, 3, segments, categories)."""
+        return segment_tables(self)
+
+    @cached_property
+    def segments(self) -> Ints:
+        """The number of each user's segment, by the signs of the first features."""
+        positive = self.people.features[:, :SEGMENT_COLUMNS] > 0
+        return np.asarray(positive @ (2 ** np.arange(positive.shape[1])))
 
     @cached_property
     def people(self) -> Users:

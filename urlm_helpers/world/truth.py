@@ -75,9 +75,11 @@ def logits(
 ) -> Floats:
     r"""Return the logit of each task given its parent, without the confounder.
 
-    .. math:: \ell_{s,t} = a_{s,t} + \frac{g}{\sqrt k} \bigl(u + [s = social]\,
-              \beta_f \bar u\bigr)^{\!\top} A_{s,t}\, v + b_t\, \text{appeal}
-              + [s = search]\, \beta_q c_t\, \text{match}
+    .. math:: \ell_{s,t} = a_{s,t} + g \sqrt{\frac{1 - \kappa / 2}{k}}
+              \bigl(u + [s = social]\, \beta_f \bar u\bigr)^{\!\top} A_{s,t}\, v
+              + b_t\, \text{appeal} + [s = search]\, \beta_q c_t\, \text{match}
+
+    What thresholds add for a ``threshold_share`` κ is in `segment_logits`.
 
     Parameters
     ----------
@@ -90,6 +92,7 @@ def logits(
     ndarray, shape (rows, tasks)
     """
     out = np.empty((len(scenario), len(TASKS)))
+    gain = GAIN * np.sqrt(1 - world.threshold_share / 2)
     for s in range(len(SCENARIOS)):
         rows = np.flatnonzero(scenario == s)
         who: Floats = taste[rows].astype(np.float64)
@@ -98,9 +101,32 @@ def logits(
         for t in range(len(TASKS)):
             wish = np.einsum("nk,kl->nl", who, world.maps[s, t])
             match = np.einsum("nl,nl->n", wish, item[rows].astype(np.float64))
-            out[rows, t] = BASE[s, t] + GAIN / np.sqrt(world.latents) * match
+            out[rows, t] = BASE[s, t] + gain / np.sqrt(world.latents) * match
     query = np.where(scenario == SEARCH, query_match, 0) * world.query_effect
     return out + APPEAL * appeal[:, None] + QUERY * query[:, None]
+
+
+def segment_logits(world: Population, user: Ints, item: Ints, scenario: Ints) -> Floats:
+    r"""Return what a user's segment adds to the logits of an item's category.
+
+    .. math:: g \sqrt{\kappa / 2}\; E_{s,t}[\text{segment}, \text{category}]
+
+    It hangs on the features alone, so that the best score on observables knows it.
+
+    Parameters
+    ----------
+    user, item, scenario : array of int, shape (rows,)
+
+    Returns
+    -------
+    ndarray, shape (rows, tasks)
+    """
+    if world.threshold_share == 0:
+        return np.zeros((len(user), len(TASKS)))
+    likes = world.segment_tables[scenario, :, world.segments[user]]
+    category = world.goods.category[item][:, None, None]
+    found = np.take_along_axis(likes, category, axis=2)[:, :, 0]
+    return np.asarray(GAIN * np.sqrt(world.threshold_share / 2) * found)
 
 
 def funnel(given: Floats, examination: Floats) -> dict[str, Floats]:
@@ -134,6 +160,7 @@ def react(
         shown.scenario,
         item.category[shown.item] == shown.query,
     )
+    logit += segment_logits(world, shown.user, shown.item, shown.scenario)
     given = rounded(sigmoid(logit + hidden[:, None]))
     look = examination(world, shown.scenario, shown.position)
     u = rng.random((len(day), 1 + len(TASKS)))
