@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,16 @@ import pandas as pd
 import pytest
 
 from urlm_helpers.data import Dataset, Schema, SchemaError, from_frames
-from urlm_helpers.preprocessing import Encoder, Prepared, prepare, split_by_time
+from urlm_helpers.preprocessing import (
+    Encoder,
+    Prepared,
+    prepare,
+    split_by_time,
+    world_inputs,
+    write_shards,
+)
 from urlm_helpers.recommendation import candidates, recommend
+from urlm_helpers.world import World
 
 SCHEMA = Schema(
     scenarios=("shop", "feed"),
@@ -265,6 +274,17 @@ def test_an_id_may_be_the_same_number_of_another_type(
         assert (ours["fields"][:, 0] > 0).all() and ours["history"].any()
 
 
+def test_long_ids_of_another_type_are_not_rounded_into_each_other() -> None:
+    frame = log().assign(user=lambda f: f["user"] + 2**60, click=1)
+    people = users().assign(user=lambda f: f["user"] + 2**60)
+    encoder = Encoder(
+        from_frames(frame, people, items(), schema=SCHEMA), CUTS[0], **OPTIONS
+    )
+    x = encoder.transform(frame.astype({"user": "uint64"}))
+    for name, right in encoder.encoded.items():
+        np.testing.assert_array_equal(x[name], right)
+
+
 def test_what_is_only_new_is_unseen(prepared: Prepared) -> None:
     rows = log().tail(3).assign(user=99, query="rake", hour=np.nan)
     x = prepared.encoder.transform(rows)
@@ -433,3 +453,48 @@ def test_a_scenario_shows_its_catalog() -> None:
             from_frames(log(), users(), wrong, schema=schema)
     with pytest.raises(SchemaError, match=r"\['street'\] are no scenarios"):
         replace(SCHEMA, catalog={"street": "in shop"})
+
+
+# --- doors of other shapes ------------------------------------------------------------
+
+
+def test_a_new_text_is_not_the_missing_one_in_a_look_back() -> None:
+    """An item whose category nobody chose has no past; it got that of the gaps."""
+    table = items().assign(category=pd.Series([None, *"bcdef"]))
+    frame = log().assign(click=lambda f: (f["item"] == "000").astype(int))
+    data = from_frames(frame, users(), table, schema=SCHEMA)
+    with pytest.warns(UserWarning, match="unseen 'item'"):
+        encoder = Encoder(data, CUTS[0], look_back=[["category"]], min_count=1)
+    raw = encoder._numeric(encoder._integrate(data.interactions))
+    count = np.expm1(raw["category: count"]).round().astype(int)
+    assert count.tolist() == [
+        n // 5 if item == "000" else 0 for n, item in enumerate(frame["item"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scenario": "Shop "}, "unknown 'scenario' 'Shop ' in 50 rows"),
+        ({"user": -1}, "unknown 'user' -1 in 50 rows.*has 100"),
+        ({"item": 300}, "unknown 'item' 300 in 50 rows.*has 300"),
+        ({"query": "kettle"}, "unknown 'query' 'kettle'"),
+    ],
+    ids=repr,
+)
+def test_a_world_knows_all_that_is_in_its_log(
+    change: dict[str, Any], words: str
+) -> None:
+    world = World(users=100, items=300)
+    frame = world.sample(50, 1).interactions
+    world_inputs(world, frame)
+    with pytest.raises(SchemaError, match=words):
+        world_inputs(world, frame.assign(**change))
+
+
+def test_shards_hold_as_many_labels_as_rows(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="39 rows of labels need as many.*'numeric': 40"
+    ):
+        write_shards(tmp_path, prepared.x, prepared.y[:-1])
+    assert not list(tmp_path.iterdir())

@@ -197,7 +197,11 @@ class Encoder:
 
     def _numbered(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return time and keys of events or rows, the text columns numbered."""
-        numbers = {c: known.encode(table[c]) for c, known in self._numbers.items()}
+        numbers = {}
+        for column, known in self._numbers.items():
+            code = known.encode(table[column])
+            new = (code == UNSEEN) & table[column].notna().to_numpy()
+            numbers[column] = np.where(new, -1, code)  # no event has it; 0 is a gap
         return table[["time", *self.keys]].assign(**numbers)
 
     def _integrate(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -271,27 +275,18 @@ class Encoder:
     def accept(self, rows: pd.DataFrame, name: str = "rows") -> pd.DataFrame:
         """Check rows to be scored as `urlm_helpers.data.from_frames` checks a log.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            As of :meth:`transform`.
-        name : str
-            What messages call them.
-
         Returns
         -------
         DataFrame
-            The rows, ids and categories in the type that was fitted, times as
-            datetime64[ns] (UTC).
+            The rows, ids in the type that was fitted, times as datetime64[ns] (UTC).
 
         Raises
         ------
         SchemaError
-            No rows, a missing column, a column that comes from the tables of users
-            and items, a missing id, ids or categories of another type than was
-            fitted, an unknown scenario, a number that is none or infinite, a time
-            that can't be read. An id or a category that is only new is *unseen*, and
-            a gap in a feature is allowed.
+            No rows, a missing column, one that comes from the tables of users and
+            items, a missing id, ids or categories of another type than was fitted, an
+            unknown scenario, a number that is none or infinite, a time that can't be
+            read. What is only new is *unseen*, and a feature may be missing.
         """
         schema = self.schema
         check_log(name, rows, schema)

@@ -56,6 +56,8 @@ def write_shards(
     ------
     FileExistsError
         If the folder holds Parquet files: they would be mixed with the new ones.
+    ValueError
+        If inputs, labels and weights have not the same number of rows.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,8 @@ def write_shards(
     kept = {**x, LABELS: y}
     if sample_weight is not None:
         kept[WEIGHTS] = np.asarray(sample_weight, "float64")
+    if wrong := {name: len(a) for name, a in kept.items() if len(a) != len(y)}:
+        raise ValueError(f"{len(y)} rows of labels need as many of each, got {wrong}")
     paths = []
     starts = range(0, len(rows), shard_rows)
     for number, start in enumerate(tqdm(starts, unit="shard", desc="writing")):

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from urlm_helpers.data.checks import rows, show
+from urlm_helpers.data.schema import SchemaError
 from urlm_helpers.preprocessing.spec import InputSpec
 from urlm_helpers.world.app import World
 
@@ -26,6 +28,11 @@ def world_inputs(
     x, y, spec : dict of str to ndarray, ndarray, InputSpec
         Of :class:`~urlm_helpers.model.UnifiedRecommender`.
 
+    Raises
+    ------
+    SchemaError
+        If the world does not have a user, an item, a scenario or a query of the log.
+
     Examples
     --------
     >>> world = World(users=100, items=300)
@@ -38,12 +45,25 @@ def world_inputs(
     user, item = log["user"].to_numpy(), log["item"].to_numpy()
     scenario = pd.Index(schema.scenarios).get_indexer(pd.Index(log["scenario"]))
     queries = pd.Index(["none", *world.categories])
+    query = queries.get_indexer(pd.Index(log["query"]))
+    for name, number, size in (
+        ("user", user, world.users),
+        ("item", item, world.items),
+        ("scenario", scenario, len(schema.scenarios)),
+        ("query", query, len(queries)),
+    ):
+        wrong = (number < 0) | (number >= size)
+        if wrong.any():
+            raise SchemaError(
+                f"log: unknown {name!r} {show(log[name].iloc[wrong.argmax()])} in "
+                f"{rows(log, pd.Series(wrong))}: the world has {size:,}"
+            )
     fields = {  # each row's number, and how many there are
         "user": (user, world.users),
         "item": (item, world.items),
         "scenario": (scenario, len(schema.scenarios)),
         "category": (goods.category[item], len(world.categories)),
-        "query": (queries.get_indexer(pd.Index(log["query"])), len(queries)),
+        "query": (query, len(queries)),
     }
     numeric = np.column_stack(
         [
