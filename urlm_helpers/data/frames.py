@@ -42,13 +42,16 @@ def from_frames(
     interactions : DataFrame
         Columns `user`, `item`, `scenario`, `time` (unless ``schema.timed`` is False),
         the schema's tasks and context columns; further columns are kept. `time` may
-        hold datetimes, ISO 8601 strings or epoch seconds; a time zone is converted
-        to UTC, a time without one is taken as it stands.
+        hold datetimes, ISO 8601 strings or epoch seconds (or whole numbers of another
+        unit, see ``schema.time_unit``); a time zone is converted to UTC, a time
+        without one is taken as it stands.
     users, items : DataFrame, optional
         One row per id. Omitted: built from the ids, in order of first appearance.
     schema : Schema
     events : DataFrame, optional
-        Default: the interactions whose first task is 1.
+        What users did, for histories and counts; items are counted here too (see
+        ``counted_on`` of `urlm_helpers.preprocessing.Encoder`). Default: the
+        interactions whose first task is 1.
     name : str
     card : DataCard, optional
         Counts of the three tables are filled in when the card has none.
@@ -63,10 +66,11 @@ def from_frames(
     Raises
     ------
     SchemaError
-        A missing or repeated column, an empty table, a missing, unknown or duplicate
-        id, a label that is not 0/1, a child task without its parent, an unknown
-        scenario, a numeric feature that is not a number or is infinite (a missing one
-        is allowed), a time that can't be parsed.
+        A missing or repeated column, one that the log and a table both have, an empty
+        table, a missing, unknown or duplicate id, ids or categories of several types
+        or several in one cell, a label that is not 0/1, a child task without its
+        parent, an unknown scenario, a numeric feature that is not a number or is
+        infinite (a missing one is allowed), a time that can't be parsed.
 
     Examples
     --------
