@@ -7,6 +7,7 @@ product, or for the AUC a sparse one and a cumulative sum.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,24 +139,14 @@ def _ece(cell: Cell) -> Statistic:
     )
 
 
-def _log_loss(cell: Cell) -> Statistic:
-    over = cell.weight * evaluation.row_log_loss(cell.y, cell.p)
-    return Statistic(quotient, user_sums(cell.user, cell.users, over, cell.weight))
+def _sums(cell: Cell, over: Floats, under: Floats) -> Statistic:
+    """A quotient that rests on the labels alone, whatever is predicted."""
+    return Statistic(quotient, user_sums(cell.user, cell.users, over, under))
 
 
-def _pcoc(cell: Cell) -> Statistic:
-    columns = (cell.weight * cell.p, cell.weight * cell.y)
-    return Statistic(quotient, user_sums(cell.user, cell.users, *columns))
-
-
-def _decision(name: str) -> Callable[[Cell], Statistic]:
-    """Make a metric of the decision p ≥ 0.5."""
-
-    def statistic(cell: Cell) -> Statistic:
-        columns = evaluation.decision_columns(cell.y, cell.p, cell.weight)
-        return ratio(cell.user, cell.users, *columns[name])
-
-    return statistic
+def _decision(cell: Cell, name: str) -> Statistic:
+    columns = evaluation.decision_columns(cell.y, cell.p, cell.weight)
+    return ratio(cell.user, cell.users, *columns[name])
 
 
 def _on_both_classes(make: Callable[[Cell], Statistic]) -> Callable[[Cell], Statistic]:
@@ -170,18 +161,21 @@ def _on_both_classes(make: Callable[[Cell], Statistic]) -> Callable[[Cell], Stat
     return statistic
 
 
-METRICS: Mapping[str, Callable[[Cell], Statistic]] = {
-    name: _on_both_classes(make)
-    for name, make in {
-        "auc": _auc,
-        "gauc": _gauc,
-        "log_loss": _log_loss,
-        "normalized_entropy": _normalized_entropy,
-        "pcoc": _pcoc,
-        "ece": _ece,
-        **{n: _decision(n) for n in ("accuracy", "precision", "recall", "f1")},
-    }.items()
+_BARE: Mapping[str, Callable[[Cell], Statistic]] = {
+    "auc": _auc,
+    "gauc": _gauc,
+    "log_loss": lambda cell: _sums(
+        cell, cell.weight * evaluation.row_log_loss(cell.y, cell.p), cell.weight
+    ),
+    "normalized_entropy": _normalized_entropy,
+    "pcoc": lambda cell: _sums(cell, cell.weight * cell.p, cell.weight * cell.y),
+    "ece": _ece,
+    **{
+        name: partial(_decision, name=name)
+        for name in ("accuracy", "precision", "recall", "f1")
+    },
 }
+METRICS = {name: _on_both_classes(make) for name, make in _BARE.items()}
 # These need the order of the scores only, so any real score will do.
 ORDER_METRICS = frozenset({"auc", "gauc"})
 
@@ -240,16 +234,12 @@ def too_few(support: Mapping[Any, float]) -> Booleans:
 
 
 def bootstrap(
-    statistics: Mapping[Any, Statistic],
-    users: int,
-    resamples: int,
-    seed: int,
-    level: float,
+    named: Mapping[Any, Statistic], users: int, resamples: int, seed: int, level: float
 ) -> tuple[Floats, Floats]:
     """Value of every statistic, (statistics,), and its interval, (statistics, 2)."""
-    made = list(statistics.values())
+    made = list(named.values())
     full = values(made, [np.ones((1, users))])[:, 0]
     draws = values(made, resample_users(users, resamples, seed))
     interval = np.array([percentile_interval(draw, level) for draw in draws])
-    interval[too_few({name: s.support for name, s in statistics.items()})] = np.nan
+    interval[too_few({name: s.support for name, s in named.items()})] = np.nan
     return full, interval

@@ -130,14 +130,9 @@ def compare(
     Twenty users saw two items each and clicked on one. Model a has put the right one
     first for sixteen of them, b says the same of both:
 
-    >>> a = pd.DataFrame(
-    ...     {
-    ...         "user": np.repeat(np.arange(20), 2),
-    ...         "scenario": "feed",
-    ...         "y_click": [1, 0] * 20,
-    ...         "p_click": [0.8, 0.2] * 16 + [0.2, 0.8] * 4,
-    ...     }
-    ... )
+    >>> a = pd.DataFrame({"user": np.arange(40) // 2, "scenario": "feed"})
+    >>> a["y_click"] = [1, 0] * 20
+    >>> a["p_click"] = [0.8, 0.2] * 16 + [0.2, 0.8] * 4
     >>> table = compare(a, a.assign(p_click=0.5), ["click"], resamples=200)
     >>> table[["a", "b", "difference", "low", "high", "positives", "support"]]
          a    b  difference  low  high  positives  support

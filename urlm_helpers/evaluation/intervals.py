@@ -123,14 +123,9 @@ def evaluate(
 
     Examples
     --------
-    >>> predictions = pd.DataFrame(
-    ...     {
-    ...         "user": ["a", "a", "b", "b"],
-    ...         "scenario": "feed",
-    ...         "y_click": [1, 0, 0, 1],
-    ...         "p_click": [0.9, 0.2, 0.6, 0.4],
-    ...     }
-    ... )
+    >>> predictions = pd.DataFrame({"user": list("aabb"), "scenario": "feed"})
+    >>> predictions["y_click"] = [1, 0, 0, 1]
+    >>> predictions["p_click"] = [0.9, 0.2, 0.6, 0.4]
     >>> table = evaluate(predictions, ["click"], metrics=["auc", "pcoc"])
     >>> table[["scenario", "task", "metric", "value", "rows", "users"]]
       scenario   task metric  value  rows  users

@@ -100,14 +100,9 @@ def evaluate_slices(
 
     Examples
     --------
-    >>> predictions = pd.DataFrame(
-    ...     {
-    ...         "user": ["a", "a", "b", "b"],
-    ...         "scenario": "feed",
-    ...         "y_click": [1, 0, 0, 1],
-    ...         "p_click": [0.9, 0.2, 0.6, 0.4],
-    ...     }
-    ... )
+    >>> predictions = pd.DataFrame({"user": list("aabb"), "scenario": "feed"})
+    >>> predictions["y_click"] = [1, 0, 0, 1]
+    >>> predictions["p_click"] = [0.9, 0.2, 0.6, 0.4]
     >>> new = {"cold user": predictions["user"] == "b"}
     >>> table = evaluate_slices(predictions, ["click"], new, metrics=["auc"])
     >>> table[["slice", "scenario", "value", "rows"]]
@@ -169,14 +164,9 @@ def pcoc_deciles(
 
     Examples
     --------
-    >>> predictions = pd.DataFrame(
-    ...     {
-    ...         "user": np.repeat(np.arange(40), 2),
-    ...         "scenario": "feed",
-    ...         "y_click": [0, 1, 1, 1] * 20,
-    ...         "p_click": [0.2, 0.8, 0.2, 0.9] * 20,
-    ...     }
-    ... )
+    >>> predictions = pd.DataFrame({"user": np.arange(80) // 2, "scenario": "feed"})
+    >>> predictions["y_click"] = [0, 1, 1, 1] * 20
+    >>> predictions["p_click"] = [0.2, 0.8, 0.2, 0.9] * 20
     >>> table = pcoc_deciles(predictions, ["click"], bins=2, resamples=200)
     >>> table[["scenario", "task", "bin", "rows", "pcoc", "low", "high"]].round(3)
       scenario   task  bin  rows  pcoc    low   high
