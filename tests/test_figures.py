@@ -57,6 +57,29 @@ def test_calibration_leaves_out_what_has_no_logarithm() -> None:
     assert ax.get_xscale() == ax.get_yscale() == "log"
 
 
+def test_each_axis_says_what_is_drawn_along_it() -> None:
+    row = {"label": "a", "group": "b", "difference": 0.1, "low": 0.0, "high": 0.2}
+    ax = figures.differences(pd.DataFrame([row]), "A is better", "AUC")
+    assert (ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()) == (
+        "A is better",
+        "AUC",
+        "",
+    )
+    upright = np.asarray(ax.lines[-1].get_xdata())
+    assert upright.tolist() == [0, 0]  # no difference
+    table = pd.DataFrame({"predicted": [0.1, 0.2], "observed": [0.4, 0.3]})
+    ax = figures.calibration({"shop": table, "feed": table / 2}, "Too low")
+    assert ax.get_title(loc="left") == "Too low"
+    assert ax.get_xlabel().startswith("predicted")
+    assert ax.get_ylabel().startswith("observed")
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), table)
+    legend = ax.get_legend()
+    assert legend is not None
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["shop", "feed", "perfect"]
+    np.testing.assert_array_equal(*np.transpose(ax.lines[-1].get_xydata()))
+
+
 def test_lines_are_labelled_at_their_ends() -> None:
     _, ax = plt.subplots()
     ax.plot([1, 2], [3, 4])

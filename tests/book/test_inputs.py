@@ -47,10 +47,15 @@ PAGES = {
 }
 
 
-def page(source: str, text: str = "≤ 5 s ≤ 1 GiB", output: str = "4") -> str:
+def page(
+    source: str,
+    text: str = "≤ 5 s ≤ 1 GiB",
+    output: str = "4",
+    tags: tuple[str, ...] = (),
+) -> str:
     cell = {
         "cell_type": "code",
-        "metadata": {},
+        "metadata": {"tags": tags},
         "source": [source],
         "outputs": [{"text": output}],
     }
@@ -126,8 +131,15 @@ def test_prose_reruns_no_page_and_code_and_outputs_and_limits_do(tree: Path) -> 
     assert after(page(source, text="A sentence. ≤ 5 s ≤ 1 GiB")) == before
     assert after(page(source, text="≤ 6 s ≤ 1 GiB")) != before
     assert after(page(source, output="5")) != before
+    assert after(page(source, tags=("raises-exception",))) != before
     assert after(page(source + "  # a comment")) != before
     assert after(page(source)) == before
+
+
+def test_a_hash_knows_where_a_part_ends() -> None:
+    assert inputs.digest("ab", "c") != inputs.digest("a", "bc")
+    assert inputs.digest("a", "b") != inputs.digest("b", "a")
+    assert inputs.digest("ä") == inputs.digest("ä".encode())
 
 
 def test_data_rerun_what_loads_some(tree: Path, tmp_path: Path) -> None:

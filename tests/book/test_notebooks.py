@@ -157,6 +157,10 @@ FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
         checks.wrong_folds,
         good(f"# @title {folds.TABLE}\n1", outputs=[]),
     ),
+    "a table's fold with a figure": (
+        checks.wrong_folds,
+        good(f"# @title {folds.TABLE}\n1", outputs=[PNG]),
+    ),
     "a helper that prints": (
         checks.wrong_folds,
         good("# @title Helper: add\nadd = sum", outputs=[OUT]),
@@ -172,6 +176,25 @@ FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
     ),
     "no such fold": (checks.wrong_folds, good("# @title Odds and ends\n1")),
 }
+
+
+@pytest.mark.parametrize(
+    ("title", "tag"),
+    [
+        (folds.FIGURE, "hide-input"),  # what it draws stays in sight
+        (folds.TABLE, "hide-input"),
+        (folds.SETUP, "hide-cell"),
+        (f"{folds.HELPER}add", "hide-cell"),
+        (f"{folds.CHECKED}it adds up", "hide-cell"),
+        (None, None),
+    ],
+)
+def test_a_fold_hides_what_its_kind_hides(title: str | None, tag: str | None) -> None:
+    source = "1 + 1" if title is None else f"{folds.TITLE}{title}\n1 + 1"
+    for stale in folds.HIDE:
+        found = folds.metadata({"tags": ["raises-exception", stale]}, source)
+        assert found["tags"] == ["raises-exception", *([tag] if tag else [])]
+        assert ("jupyter" in found) == ("mystnb" in found) == (tag is not None)
 
 
 def test_no_check_speaks_up_about_a_good_notebook() -> None:

@@ -126,6 +126,19 @@ def test_a_page_is_held_to_what_it_states() -> None:
     assert said(seconds=300.0, processor=300.0, slowness=10.0) == 0
 
 
+def test_no_page_may_take_more_than_all_may() -> None:
+    run = replace(RUN, gib=notebooks.MAX_GIB + 0.1, seconds=10.0, processor=10.0)
+    lavish = notebooks.Limits(seconds=1e4, gib=99.0)
+    for changed, wrong in (
+        ({}, 1),
+        ({"gib": notebooks.MAX_GIB}, 0),
+        ({"gib": 1.0, "processor": notebooks.CORES * notebooks.MAX_SECONDS + 1}, 1),
+        ({"gib": 1.0, "processor": notebooks.CORES * notebooks.MAX_SECONDS}, 0),
+    ):
+        one = replace(run, **changed)  # type: ignore[arg-type]
+        assert len(notebooks.complaints(one, lavish, None, True)) == wrong, changed
+
+
 def test_the_clock_counts_only_alone() -> None:
     run = replace(RUN, seconds=59.0)
     assert notebooks.complaints(run, STATED, known=30.0, alone=False) == []

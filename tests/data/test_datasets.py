@@ -11,6 +11,7 @@ import types
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -238,6 +239,23 @@ def test_counts_are_verified(
         load(name)
     for word in (name, words, folder, "verify=False"):
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("found", [{}, {"rows": 1}, {"rows": 2}, {"rows": 3}])
+def test_a_count_is_neither_more_nor_less(
+    found: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = replace(movielens.SOURCE_1M, counts={"rows": 2})
+    dataset: Any = types.SimpleNamespace(card=types.SimpleNamespace(counts=found))
+    monkeypatch.setitem(
+        datasets.REGISTRY, "toy", datasets.Entry(lambda: dataset, source)
+    )
+    if found == source.counts:
+        assert load("toy") is dataset
+    else:
+        with pytest.raises(CountError, match="expected 2, found [013]"):
+            load("toy")
+    assert load("toy", verify=False) is dataset
 
 
 @pytest.mark.parametrize(

@@ -346,8 +346,9 @@ def test_t_interval_refuses_a_single_run(one: ArrayLike) -> None:
 def test_the_luck_of_the_runs_is_drawn_from_the_seed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    once = lambda users, resamples, seed: iter([np.ones((resamples, users))])  # noqa: E731
-    monkeypatch.setattr(comparison, "resample_users", once)
+    monkeypatch.setattr(
+        comparison, "resample_users", lambda users, n, seed: [np.ones((n, users))]
+    )
     runs = [noisy(log(users=60), seed) for seed in range(4)]
     tables = [compare(runs[:2], runs[2:], ["click"], seed=s) for s in (1, 1, 2)]
     low = [table["low"].to_numpy() for table in tables]

@@ -232,12 +232,3 @@ GOOD = {"reward": [1.0, 0.0], "propensity": [0.5, 1.0], "target": [0.0, 1.0]}
 def test_bad_input_is_named(change: dict[str, list], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         policy_value(**{**GOOD, "user": ["a", "b"], **change})  # type: ignore[arg-type]
-
-
-def test_a_weight_of_just_the_clip_is_not_clipped() -> None:
-    reward, propensity = np.tile([1.0, 0.0], 30), np.full(60, 0.25)
-    target = np.tile([0.5, 0.75], 30)  # weights of 2 and 3
-    table = policy_value(reward, propensity, target, np.arange(60), clip=2, resamples=9)
-    assert table["clipped"].tolist() == [0.5, 0.5]
-    assert table["largest_weight"].tolist() == [2, 2]
-    assert table["value"].tolist() == [1.0, 0.5]

@@ -13,6 +13,7 @@ import pytest
 from urlm_helpers.data import Schema, clean, from_frames
 from urlm_helpers.preprocessing import (
     Buckets,
+    InputSpec,
     Prepared,
     Scaler,
     Vocabulary,
@@ -22,7 +23,13 @@ from urlm_helpers.preprocessing import (
 
 keras = pytest.importorskip("keras")
 
-from urlm_helpers.features import ConvPool, MeanPool  # noqa: E402
+from urlm_helpers.features import (  # noqa: E402
+    HSTU,
+    ConvPool,
+    MeanPool,
+    SelfAttention,
+    TargetAttention,
+)
 from urlm_helpers.model import (  # noqa: E402
     FunnelLoss,
     UnifiedRecommender,
@@ -355,3 +362,71 @@ def test_what_is_fitted_and_what_is_refused() -> None:
         split_by_time(pd.Series(pd.to_datetime(["2024-01-01"])), *CUTS)
     with pytest.raises(KeyError, match="no column"):
         clean(pd.DataFrame({"a": [1]}), required=["b"])
+
+
+# --- the history ----------------------------------------------------------------------
+
+SPEC = InputSpec(
+    fields={"user": 5, "category": 4, "item": 7},
+    numeric=("age",),
+    history_fields=("item", "category"),
+    history_length=3,
+    scenarios=("shop",),
+    tasks=("click",),
+    funnel={},
+)
+PAST: dict[str, np.ndarray] = {  # no, one and two events, and one of an unknown item
+    "fields": np.array([[1, 2, 3], [4, 1, 6], [2, 3, 5], [3, 3, 1]]),
+    "numeric": np.zeros((4, 1), "float32"),
+    "history": np.array(
+        [[[0, 0]] * 3, [[0, 0]] * 2 + [[6, 1]], [[0, 0], [2, 3], [4, 2]]]
+        + [[[0, 0], [0, 0], [0, 2]]]
+    ),
+    "history_age": np.array([[0, 0, 0], [0, 0, 2], [0, 9, 5], [0, 0, 1]], "float32"),
+    "scenario": np.zeros(4, "int32"),
+}
+
+
+def with_past(encoder: Any) -> UnifiedRecommender:
+    """Return a model with visible weights, and histories of two fields."""
+    model = UnifiedRecommender(SPEC, encoder, SharedBottom(1, 1, (8,)), dim=4)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.4, w.shape) for w in model.get_weights()])
+    return model
+
+
+def test_a_history_is_looked_up_in_its_own_fields_and_meets_the_item() -> None:
+    model = with_past(MeanPool())
+    table = np.asarray(model.embedding.table.embeddings)
+    fields = PAST["fields"] + [0, 5, 9]  # where each field's vectors begin
+    steps = table[PAST["history"] + [9, 5]].sum(axis=2)
+    real = (PAST["history"] != 0).max(axis=-1)
+    assert real.sum(axis=1).tolist() == [0, 1, 2, 1]
+    past = np.where(real[..., None], steps, 0).sum(axis=1)
+    past = past / np.maximum(real.sum(axis=1, keepdims=True), 1)
+    target = table[fields[:, 1]] + table[fields[:, 2]]
+    kernel = np.asarray(model.project.kernel)
+    got = np.asarray(model.represent(PAST))
+    np.testing.assert_allclose(got[:, -4:], past @ kernel * target, atol=1e-6)
+    np.testing.assert_allclose(got[:, :12], table[fields].reshape(4, 12), atol=1e-6)
+    pair = table[fields[:, 0]] * table[fields[:, 2]]
+    np.testing.assert_allclose(got[:, 12:16], pair, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "encoder", [MeanPool, ConvPool, TargetAttention, SelfAttention, HSTU]
+)
+def test_what_is_padded_is_mute_and_what_is_real_is_not(encoder: Any) -> None:
+    model = with_past(encoder())
+    before = np.asarray(model.represent(PAST))
+    table = np.asarray(model.embedding.table.embeddings).copy()
+    table[[5, 9]] = 9  # what an unknown category and item, and a padded event, look up
+    model.embedding.table.set_weights([table])
+    age = np.where(PAST["history"].any(axis=-1), PAST["history_age"], 77)
+    after = np.asarray(model.represent({**PAST, "history_age": age}))
+    np.testing.assert_allclose(after[:3], before[:3], atol=1e-5)
+    history = PAST["history"].copy()
+    history[:, -1] = [3, 1]
+    moved = np.asarray(model.represent({**PAST, "history": history}))
+    apart = np.abs(moved[1:3, -4:] - after[1:3, -4:]).max(axis=1)
+    assert (apart > 1e-3).all()

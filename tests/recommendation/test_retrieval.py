@@ -153,6 +153,21 @@ def test_padding_changes_nothing() -> None:
     )
 
 
+def test_what_is_padded_is_mute_and_what_is_real_is_not() -> None:
+    model, x = make(), inputs()
+    x["history"] = np.maximum(x["history"], 1)
+    x["history"][:, :2] = 0
+    before = model.user_vectors(x)
+    table = model.user_tower.past_embedding.table
+    vectors = table.get_weights()[0].copy()
+    vectors[0] = 9  # what a padded position looks up
+    table.set_weights([vectors])
+    np.testing.assert_allclose(model.user_vectors(x), before, atol=1e-6)
+    moved = {**x, "history": x["history"].copy()}
+    moved["history"][:, -1] = x["history"][:, -1] % 30 + 1
+    assert (np.abs(model.user_vectors(moved) - before).max(axis=1) > 1e-4).all()
+
+
 def test_rows_are_independent() -> None:
     model, x = make(), inputs()
     order = np.random.default_rng(1).permutation(40)

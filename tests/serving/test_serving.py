@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -685,38 +684,6 @@ def test_an_export_that_differs_is_an_error(
     )
     with pytest.raises(module.ExportError, match="saved_model gives other scores"):
         module.export(model, tmp_path, prepared.take(np.arange(20)))
-
-
-@pytest.mark.parametrize("name", ["saved_model", "float32"])
-def test_each_exact_copy_is_held_to_the_tolerance(
-    name: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keras = pytest.importorskip("keras")
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("an export is TensorFlow's")
-    from urlm_helpers.serving import exports as module
-
-    x = prepared.take(np.arange(20))
-    known = np.full((20, 2), 0.25)
-    off = {"saved_model": 0.0, "float32": 0.0, "int8": 0.5, "int8_all": 0.5}
-
-    def copy(path: Path) -> Any:
-        return SimpleNamespace(probabilities=lambda x: known + off[path.stem])
-
-    monkeypatch.setattr(module, "_save", lambda *args, **options: None)
-    monkeypatch.setattr(module, "_convert", lambda *args: b"")
-    monkeypatch.setattr(module, "SavedScores", copy)
-    monkeypatch.setattr(module, "LiteScores", copy)
-    model: Any = SimpleNamespace(
-        spec=prepared.encoder.spec, probabilities=lambda x: known
-    )
-    off[name] = 0.125  # just as much as is allowed
-    found = module.export(model, tmp_path, x, tolerance=0.125)
-    assert found.difference == off
-    for wrong in (0.126, np.nan):
-        off[name] = wrong
-        with pytest.raises(module.ExportError, match=f"{name}.* gives other scores"):
-            module.export(model, tmp_path, x, tolerance=0.125)
 
 
 @pytest.mark.parametrize(

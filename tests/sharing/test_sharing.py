@@ -413,6 +413,15 @@ def test_partitioned_norm_is_the_formula_in_training() -> None:
     assert [(scenario == s).sum() for s in (2, 3)] == [0, 1]
 
 
+def test_two_rows_of_a_scenario_have_a_variance_and_one_has_none() -> None:
+    layer = PartitionedNorm(scenarios=2, epsilon=0.0)
+    z = np.array([[1.0], [3.0], [50.0]], "float32")
+    out = np.asarray(layer(z, np.array([0, 0, 1]), training=True))
+    np.testing.assert_allclose(out, np.array([[-1], [1], [50]]), rtol=1e-5)
+    moved = np.asarray(layer.moving_mean)
+    np.testing.assert_allclose(moved, np.array([[0.1], [0]]), rtol=1e-5)
+
+
 def test_partitioned_norm_never_uses_the_batch_at_inference() -> None:
     layer = PartitionedNorm(SCENARIOS)
     x, scenario = batch()
@@ -553,6 +562,7 @@ def test_other_settings_survive_the_config(scheme: str) -> None:
     arguments = inspect.signature(SCHEMES[scheme]).parameters
     own = {k: v for k, v in numbers.items() if k in arguments}
     assert set(arguments) - set(own) == {"tasks", "scenarios", "units", "kwargs"}
+    assert set(own) <= set(SCHEMES[scheme](2, 3).get_config())  # defaults too
     layer = SCHEMES[scheme](2, 3, (9, 4), **own)
     again = type(layer).from_config(layer.get_config())
     for one in (layer, again):
@@ -561,6 +571,15 @@ def test_other_settings_survive_the_config(scheme: str) -> None:
     assert own.items() <= again.get_config().items()
     shapes = [[tuple(w.shape) for w in one.weights] for one in (layer, again)]
     assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("scheme", ["pepnet", "urlm"])
+def test_gate_and_embedding_have_the_sizes_asked_for(scheme: str) -> None:
+    layer = SCHEMES[scheme](2, 3, (9, 4), gate=7, embedding=6)
+    layer.build((None, 5))
+    gate = layer.feature_gate
+    shapes = [tuple(w.shape) for w in (*gate.embedding.weights, *gate.gate.weights)]
+    assert shapes == [(3, 6), (11, 7), (7,), (7, 5), (5,)]
 
 
 @each_scheme

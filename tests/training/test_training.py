@@ -171,41 +171,6 @@ def test_fit_takes_row_adam_for_large_tables(monkeypatch: pytest.MonkeyPatch) ->
     assert moved[[*range(10), *range(50, 60)]].all() and moved.sum() == 20
 
 
-# Validation losses, passes that are run with a patience of 2, and the best of them.
-COURSES = [
-    ([3.0, 1.0, 2.0, 1.5, 0.1, 0.1], 4, 2),  # better than the first is not the best
-    ([3.0, 1.0, 1.0, 0.9, 2.0, 2.0], 6, 4),  # the same is not better
-    ([3.0, 2.5, 2.0, 1.5, 1.0, 0.5], 6, 6),
-]
-
-
-@pytest.mark.parametrize("losses, passes, best", COURSES)
-def test_the_best_pass_is_handed_back(
-    losses: list[float],
-    passes: int,
-    best: int,
-    same: UnifiedRecommender,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    after: list[list[np.ndarray]] = []
-
-    def logits(x: Any) -> np.ndarray:
-        """Note the weights at the end of a pass, and give its two tasks its loss."""
-        after.append(same.get_weights())
-        z = -np.log(np.expm1(losses[len(after) - 1] / 2))
-        return np.full((len(x["scenario"]), 2), z, "float32")
-
-    monkeypatch.setattr(same, "logits", logits)
-    parts = {"train": np.arange(64), "valid": PARTS["valid"]}
-    options: dict[str, Any] = {"epochs": 6, "patience": 2, "batch_size": 16}
-    table = fit(same, X, np.ones_like(Y), parts, **options)
-    np.testing.assert_allclose(table["valid_loss"], losses[:passes], rtol=1e-5)
-    assert table["epoch"][table["best"]].tolist() == [best]
-    for one, two in zip(same.get_weights(), after[best - 1], strict=True):
-        np.testing.assert_array_equal(one, two)
-    assert any((one != two).any() for one, two in zip(*after[:2], strict=True))
-
-
 def test_the_order_is_that_of_the_seed() -> None:
     def order(seed: int) -> list[int]:
         return Batches(X, Y, PARTS["train"], 100, seed).rows.tolist()
