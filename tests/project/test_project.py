@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from urlm_helpers.project import (
     Judgement,
     Means,
     blend,
+    check_classes,
     fingerprint,
     judge,
     read_settings,
@@ -329,7 +332,7 @@ class Page(HTMLParser):
 def test_the_report_stands_alone_and_escapes(
     prepared: Prepared, blind: Judgement, tmp_path: Path
 ) -> None:
-    judgement = blind
+    judgement = replace(blind, verdict=[*blind.verdict, "shop & <i>"])
     tuning = pd.DataFrame({"note": ["<script>"]})
     settings = {"seed": 3, "odd": "<b>"}
     path = report(tmp_path / "r.html", judgement, prepared, settings, tuning)
@@ -339,7 +342,7 @@ def test_the_report_stands_alone_and_escapes(
     assert "<script>" not in text and "&lt;b&gt;" in text
     assert len(page.images) == 2 and all(image["alt"] for image in page.images)
     for verdict in judgement.verdict:
-        assert verdict in text
+        assert f"<li>{escape(verdict)}</li>" in text
     assert "A simple rival is ahead" in text
 
 
@@ -446,6 +449,17 @@ def test_the_notebook_calls_what_the_script_has(root: Path) -> None:
     steps = re.findall(r'^    "\w+": (\w+),$', script, re.M)
     assert called == set(steps) and len(steps) == 5
     assert not any(cell["outputs"] for cell in cells)
+
+
+@pytest.mark.parametrize(("label", "message"), [(1, "draw_negatives"), (0, "move the")])
+def test_a_task_of_one_class_is_refused(
+    prepared: Prepared, label: int, message: str
+) -> None:
+    check_classes(prepared)
+    y = prepared.y.copy()
+    y[prepared.parts["train"], 0] = label
+    with pytest.raises(BadInput, match=f"'click' is {label} in all .*{message}"):
+        check_classes(replace(prepared, y=y))
 
 
 def test_a_fingerprint_is_of_what_training_saw() -> None:

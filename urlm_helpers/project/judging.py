@@ -186,6 +186,6 @@ def _numbers(line: Any) -> str:
     """Write the difference with its interval."""
     value, gap = line.value, line.difference
     return (
-        f"{value + gap:.4f} against {value:.4f}, difference {gap:+.4f} "
-        f"[{line.low:+.4f}, {line.high:+.4f}]"
+        f"{value + gap:.4g} against {value:.4g}, difference {gap:+.3g} "
+        f"[{line.low:+.3g}, {line.high:+.3g}]"
     )

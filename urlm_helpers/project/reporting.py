@@ -48,15 +48,15 @@ def summary(prepared: Prepared) -> pd.DataFrame:
 
 def _table(frame: pd.DataFrame, index: bool = False) -> str:
     return frame.to_html(
-        index=index, border=0, float_format="{:,.4f}".format, na_rep="", justify="right"
+        index=index, border=0, float_format="{:.4g}".format, na_rep="", justify="right"
     )
 
 
 def _spans(table: pd.DataFrame, column: str) -> pd.Series:
     """Write a value with its interval; the note where there is none."""
-    numbers = table[column].map("{:.4f}".format)
-    whole = " [" + table["low"].map("{:.4f}".format)
-    whole = numbers + whole + ", " + table["high"].map("{:.4f}".format) + "]"
+    numbers = table[column].map("{:.4g}".format)
+    whole = " [" + table["low"].map("{:.4g}".format)
+    whole = numbers + whole + ", " + table["high"].map("{:.4g}".format) + "]"
     alone = numbers.where(table[column].notna(), "") + " " + table["note"]
     return whole.where(table["note"] == "", alone).str.strip()
 
