@@ -137,7 +137,7 @@ def _trees(past: Rows, later: Rows) -> Iterator[Callable[[Any], Floats]]:
     import lightgbm  # an extra of the package
 
     table, *_ = past
-    how = {"objective": "binary", "verbose": -1, "learning_rate": 0.05, "seed": 0}
+    how = {"objective": "binary", "verbose": -1, "learning_rate": 0.1, "seed": 0}
     how |= {"cat_smooth": 100, "min_data_per_group": 200, "feature_fraction": 0.5}
     how |= {"deterministic": True, "force_row_wise": True}
     how["num_threads"] = 1 if len(table) < 20_000 else 0  # 0: one per core
@@ -148,9 +148,9 @@ def _trees(past: Rows, later: Rows) -> Iterator[Callable[[Any], Floats]]:
             for x, y, w in (past, later)
         )
         watched.set_reference(first)
-        stop: list[Any] = [lightgbm.early_stopping(30, verbose=False)]
+        stop: list[Any] = [lightgbm.early_stopping(20, verbose=False)]
         sized = {**how, "num_leaves": leaves}
-        model = lightgbm.train(sized, first, 400, [watched], callbacks=stop)
+        model = lightgbm.train(sized, first, 200, [watched], callbacks=stop)
 
         def ask(table: Any, model: lightgbm.Booster = model) -> Floats:
             return np.asarray(model.predict(table))
