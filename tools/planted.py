@@ -1,11 +1,12 @@
 """Plant bugs in the package, one at a time, and see that a test notices each.
 
-``python tools/planted.py`` takes the list in ``tests/planted.toml``. For each bug it
-copies the checkout into an empty folder, replaces the one place that ``was`` names by
-``now`` and runs the tests that should notice. One that they do not notice lives, and
-the program ends with 1. What was noticed is not tried again before the module or the
-tests change; ``--again`` forgets that. Words after the options choose bugs whose module
-or reason contains one of them.
+``python tools/planted.py`` takes the list in ``tests/planted.toml``. It copies the
+checkout and sees that all tests in question pass there: what fails by itself notices
+nothing. Then, for each bug in a copy of its own, it replaces the one place that ``was``
+names by ``now`` and runs the tests that should notice. One that they do not notice
+lives, and the program ends with 1. What was noticed is not tried again before the
+module or the tests change; ``--again`` forgets that. Words after the options choose
+bugs whose module or reason contains one of them.
 
 It takes a process of tests for each bug, so it is not part of ``make test``.
 """
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "tests" / "planted.toml"
 SECONDS = 300
+"""How long the tests of one bug may take."""
+QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""Half of the time of a short test goes into plugins that it does not use."""
 
 
 @dataclass(frozen=True)
@@ -78,35 +84,43 @@ def read(file: Path = LIST) -> list[Bug]:
 
 
 def copied(repository: Repository, folder: Path) -> None:
-    """Copy all files of the checkout into a folder, pages without their outputs."""
+    """Copy all files of a checkout into a folder, pages without their outputs."""
     for file in repository.files:
         if not file.endswith(".ipynb"):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, folder / file)
+            shutil.copy(repository.root / file, folder / file)
 
 
-def noticed(bug: Bug, repository: Repository) -> str:
-    """Run the tests with a bug: ``caught``, ``LIVED`` or what went wrong otherwise."""
+def run(
+    folder: Path, tests: Iterable[str], seconds: float | None = None
+) -> tuple[int, str]:
+    """Run tests of a copy until one fails: pytest's exit status, and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests],
+        cwd=folder,
+        env={**os.environ, **QUICK, "PYTHONPATH": f"{folder}:{folder / 'tools'}"},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def noticed(bug: Bug, plain: Path) -> str:
+    """Plant a bug in a copy of a copy: ``caught by`` a test, ``LIVED`` or a failure."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        copied(repository, folder)
+        folder = Path(scratch, "tree")
+        shutil.copytree(plain, folder)
         planted = bug.plant((folder / bug.file).read_text(encoding="utf-8"))
         (folder / bug.file).write_text(planted, encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-x", *bug.tests]
         try:
-            done = subprocess.run(
-                [*command, "-p", "no:cacheprovider"],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": f"{folder}:{folder / 'tools'}"},
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-            )
+            code, said = run(folder, bug.tests, SECONDS)
         except subprocess.TimeoutExpired:
             return f"no end after {SECONDS} s"
-    if done.returncode == 0:
+    if code == 0:
         return "LIVED"
-    return "caught" if done.returncode == 1 else (done.stdout + done.stderr)[-500:]
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    return f"caught by {failed[1]}" if code == 1 and failed else said[-500:]
 
 
 def key(bug: Bug, repository: Repository) -> str:
@@ -131,11 +145,19 @@ def main() -> int:
     keys = {bug: key(bug, repository) for bug in bugs}
     todo = [b for b in bugs if options.again or not record.has(repr(b), keys[b])]
     lived = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        found = pool.map(lambda bug: (bug, noticed(bug, repository)), todo)
+    with (
+        tempfile.TemporaryDirectory() as plain,
+        ThreadPoolExecutor(options.jobs) as pool,
+    ):
+        copied(repository, Path(plain))
+        tests = sorted({test for bug in todo for test in bug.tests})
+        if todo and (plain_run := run(Path(plain), tests))[0]:
+            print(plain_run[1], "a test fails without any bug", sep="\n")
+            return 1
+        found = pool.map(lambda bug: (bug, noticed(bug, Path(plain))), todo)
         for bug, how in tqdm(found, total=len(todo), unit="bug"):
             tqdm.write(f"{how}: {bug.file}: {bug.why}")
-            if how == "caught":
+            if how.startswith("caught"):
                 record.add([(repr(bug), keys[bug])])
             else:
                 lived += 1

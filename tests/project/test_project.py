@@ -28,6 +28,7 @@ from urlm_helpers.project import (
     Judgement,
     Means,
     blend,
+    blending,
     check_classes,
     fingerprint,
     judge,
@@ -123,6 +124,19 @@ def test_the_second_group_takes_what_the_first_left() -> None:
     twice = Means(("item",), ("item",)).fit(x, y, np.ones(4), rows, rows)
     once, again = (d[0] for d in twice.deviations[0])
     assert again == pytest.approx((1 - 2 * once) / (2 + twice.strengths[0]))
+
+
+def test_a_sum_of_means_is_still_a_probability() -> None:
+    user = np.repeat([0, 0, 1], [100, 100, 20])
+    item = np.repeat([1, 0, 0], [100, 100, 20])  # user 1 likes what nobody does
+    x = {"scenario": np.zeros(220, int), "user": user, "item": item}
+    y, rows = np.array((item == 1) | (user == 1), float)[:, None], np.arange(220)
+    means = Means(("item",), ("user",)).fit(x, y, np.ones(220), rows, rows)
+    asked = {"scenario": np.zeros(2, int), "user": [1, 0], "item": [1, 0]}
+    p = means.probabilities({name: np.array(v) for name, v in asked.items()})[:, 0]
+    rate = y.mean()
+    assert p[0] == pytest.approx(1 - (1 - rate) / 20)  # else far above 1
+    assert rate / 20 <= p[1] < 0.1
 
 
 def test_an_unseen_scenario_has_the_rate_of_all() -> None:
@@ -263,6 +277,38 @@ def test_a_blend_beats_a_network_that_knows_nothing(
     found.save(tmp_path / "blend.json")
     again = Blend.load(tmp_path / "blend.json", Same(spec, 0.3))
     np.testing.assert_array_equal(again.probabilities(prepared.take(test)), p)
+
+
+def test_no_user_is_fitted_and_held_out_at_once(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    class Fit:
+        """Notes the users of its rows, which the network's probability tells."""
+
+        intercept_, coef_ = np.zeros(1), np.zeros((1, 2))
+
+        def __init__(self, **_: Any) -> None:
+            self.users: set[float] = set()
+
+        def fit(self, x: np.ndarray, *_: Any, **__: Any) -> Fit:
+            self.users = set(x[:, 0].round(6))
+            return self
+
+        def predict_proba(self, x: np.ndarray) -> np.ndarray:
+            users = set(x[:, 0].round(6))
+            assert users and not users & self.users
+            held.append(len(x))
+            return np.full((len(x), 2), 0.5)
+
+    valid, tasks = prepared.parts["valid"], prepared.y.shape[1]
+    users = prepared.rows["user"].to_numpy()[valid]
+    network: Any = Given(np.repeat((users[:, None] + 1) / 100, tasks, axis=1))
+    network.spec = prepared.encoder.spec
+    monkeypatch.setattr(blending, "LogisticRegression", Fit)
+    blend(network, prepared)
+    assert sum(held) == tasks * len(valid) and len(held) == tasks * 5
 
 
 def test_no_blend_where_the_network_knows_more(prepared: Prepared) -> None:

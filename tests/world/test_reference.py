@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ from urlm_helpers.world import (
     reference_lines,
     task_correlation,
 )
+from urlm_helpers.world import best as best_module
 from urlm_helpers.world.best import covariance
 from urlm_helpers.world.draws import seen_through
 from urlm_helpers.world.truth import APPEAL, GAIN, segment_logits, sigmoid
@@ -200,6 +203,25 @@ def test_best_on_observables_is_the_mean_over_what_is_hidden(knobs: dict) -> Non
         for t, task in enumerate(TASKS):
             miss = abs(found[f"{task}_before"][n] - p[:, t].mean())
             assert miss < 4 * error[t] + 0.01  # the logit is not quite normal
+
+
+def test_drift_leaves_so_much_of_a_taste(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(seed=2, users=400, items=300, drift=0.3)
+    rows = world.sample(200, 1).interactions
+    seen: list[tuple[Any, ...]] = []
+
+    def noted(*args: Any) -> Any:
+        seen.append(args)
+        return covariance(*args)
+
+    monkeypatch.setattr(best_module, "covariance", noted)
+    best_on_observables(world, rows)
+    _, mean, kept, *_ = seen[0]
+    age = rows["user_age"].to_numpy(float)
+    assert age.max() > 5
+    np.testing.assert_allclose(kept, 0.91**age)
+    guess = world.people.guess[rows["user"]]
+    np.testing.assert_allclose(mean, np.sqrt(kept)[:, None] * guess)
 
 
 def test_without_noise_everything_is_observed() -> None:
