@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -416,6 +417,22 @@ def test_steps_fall_along_a_cosine_or_stay(
     assert len(falling) == len(seen) >= 3
     np.testing.assert_allclose(seen, 0.01, rtol=1e-6)
     assert falling[0] == pytest.approx(0.01) and falling[-1] < 0.005
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(6, 4), (1, 3), (21, 3), (45, 2)])
+def test_the_step_size_never_rises_again(steps: int, epochs: int) -> None:
+    falling = training._Steps(0.01, epochs, steps, decay=True)
+    falling.set_model(SimpleNamespace(optimizer=SimpleNamespace()))
+    seen = []
+    for epoch in range(1, epochs + 1):
+        falling.begin(epoch, 0)
+        for step in range(0, steps, training.STEPS_PER_EXECUTION):
+            falling.on_train_batch_begin(step)
+            seen.append(falling.model.optimizer.learning_rate)
+    assert seen[0] == 0.01 and (np.diff(seen) <= 0).all()
+    if steps <= training.STEPS_PER_EXECUTION:  # a pass is one stair
+        cosine = 0.005 * (1 + np.cos(np.pi * np.arange(epochs) / epochs))
+        np.testing.assert_allclose(seen, cosine)
 
 
 def test_a_scaled_table_moves_further_in_a_step_and_starts_alike(

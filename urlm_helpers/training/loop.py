@@ -34,7 +34,8 @@ ROW_WISE_FROM = 200_000
 class _Steps(keras.callbacks.Callback):
     """Lowers the step size along a cosine and moves a bar, over all passes.
 
-    The step size falls in stairs of some steps; the last stair of a pass counts whole.
+    The step size falls in stairs of some steps, in a short pass of as many as it has;
+    the last stair of a pass counts whole.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class _Steps(keras.callbacks.Callback):
 
     def begin(self, epoch: int, step: int) -> None:
         """Say where the batches that come next stand, passes from 1 on."""
-        stairs = -(-self.steps // STEPS_PER_EXECUTION)
-        self.start = (epoch - 1) * stairs * STEPS_PER_EXECUTION + step
+        stair = min(STEPS_PER_EXECUTION, self.steps)
+        stairs = -(-self.steps // stair)
+        self.start = (epoch - 1) * stairs * stair + step
         self.before = (epoch - 1) * self.steps + step
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -56,7 +58,7 @@ class _Steps(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         stair = batch // STEPS_PER_EXECUTION * STEPS_PER_EXECUTION
-        share = (self.start + stair) / self.total if self.decay else 0.0
+        share = min((self.start + stair) / self.total, 1.0) if self.decay else 0.0
         falling = 0.5 * self.learning_rate * (1 + np.cos(np.pi * share))
         self.model.optimizer.learning_rate = falling
 
