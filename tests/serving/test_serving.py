@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,6 @@ def test_now_is_flagged_where_the_log_is_old(
 
 
 def test_a_log_that_counts_steps_is_asked_in_steps() -> None:
-    from dataclasses import replace
-
     schema = replace(SCHEMA, time_unit="D")
     data = dataset()
     steps = (data.interactions["time"] - data.interactions["time"].min()).dt.days
@@ -213,6 +212,25 @@ def test_a_log_that_counts_steps_is_asked_in_steps() -> None:
     data = from_frames(log, items=data.items, schema=schema)
     service = Service(Linear(), Encoder(data, 15, min_count=1))
     assert service.score(asked(items=["i1"], time=20))["time"] == "1970-01-21T00:00:00"
+
+
+def test_a_scenario_lists_what_its_catalog_has() -> None:
+    data = dataset()
+    items = data.items.assign(in_shop=np.arange(25) % 2)
+    schema = replace(SCHEMA, catalog={"shop": "in_shop"})
+    data = from_frames(data.interactions, items=items, schema=schema)
+    service = Service(Linear(), Encoder(data, "2026-01-15", min_count=1))
+    listed = {
+        scenario: {
+            line["item"]
+            for line in service.recommend(asked(user=999, k=50, scenario=scenario))[
+                "list"
+            ]
+        }
+        for scenario in SCHEMA.scenarios
+    }
+    assert listed["shop"] == set(items.loc[items["in_shop"] == 1, "item"])
+    assert len(listed["feed"]) == 25
 
 
 def test_what_the_encoder_refuses_is_a_refusal(

@@ -147,12 +147,13 @@ class Service:
         return self._answer(request, row, unknown, scores=scores)
 
     def recommend(self, request: Any) -> dict[str, Any]:
-        """Rank the catalog for a user by the first task; raises `Refused`."""
+        """Rank what a scenario can show by the first task; raises `Refused`."""
         row = self._common(request, "k")
         k = request["k"]
         fits = type(k) is int and 1 <= k <= self.max_k
         check(fits, "k", f"an integer from 1 to {self.max_k}", k)
-        rows = pd.DataFrame({"item": self._known["item"]}).assign(**row)
+        catalog = self.encoder.dataset.shown_in(row["scenario"])
+        rows = pd.DataFrame({"item": catalog}).assign(**row)
         with _refusing():
             table = recommend(self, self.encoder, rows, k=k)
         shown = ["rank", "item", *(["name"] if "name" in table else [])]
