@@ -78,6 +78,8 @@ def test_each_axis_says_what_is_drawn_along_it() -> None:
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["shop", "feed", "perfect"]
     np.testing.assert_array_equal(*np.transpose(ax.lines[-1].get_xydata()))
+    many = {name: table for name in "abcdefgh"}
+    assert len(figures.calibration(many, "Eight and the ideal").lines) == 9
 
 
 def test_lines_are_labelled_at_their_ends() -> None:

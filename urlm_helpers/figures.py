@@ -200,9 +200,9 @@ def calibration(tables: Mapping[str, pd.DataFrame], title: str) -> Axes:
     Axes
     """
     _, ax = plt.subplots(figsize=(5.6, 4.6))
-    for marker, (name, table) in zip("os^Dv", tables.items(), strict=False):
+    for i, (name, table) in enumerate(tables.items()):
         seen = table[(table["predicted"] > 0) & (table["observed"] > 0)]
-        ax.plot(seen["predicted"], seen["observed"], f"{marker}-", label=name)
+        ax.plot(seen["predicted"], seen["observed"], f"{'os^Dv'[i % 5]}-", label=name)
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     ends = [max(low.min(), 1e-5), high.max()]
     ax.plot(ends, ends, "--", color="#555555", linewidth=1, label="perfect")
