@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from urlm_helpers import __version__, figures
 from urlm_helpers.evaluation import calibration_table
@@ -92,6 +93,10 @@ def _calibration(judgement: Judgement, tasks: tuple[str, ...]) -> str:
         for task, t in tables.items()
     )
     ax = figures.calibration(tables, "Predicted and observed rates, test period")
+    for axis in (ax.xaxis, ax.yaxis):  # rates of one decade have crowded ticks
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     return _image(ax, f"Calibration plot. {means}.")
 
 
