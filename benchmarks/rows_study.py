@@ -54,6 +54,7 @@ class Job:
             history_fields=["item", "category"],
             history_length=10,
             buckets=0,
+            counted_on="events",
         )
         spec = done.encoder.spec
         sizes = {**spec.fields, "user": world.users + 1, "item": world.items + 1}

@@ -149,6 +149,7 @@ def world(seed: int) -> Job:
         history_fields=["item", "category"],
         history_length=20,
         buckets=0,
+        counted_on="events",
     )
     rows = done.rows.iloc[done.parts["test"]].reset_index(drop=True)
     at_top = done.encoder.transform(rows.assign(position=1))

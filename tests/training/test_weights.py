@@ -200,3 +200,10 @@ def test_a_run_with_other_weights_does_not_go_on(plain: None, tmp_path: Path) ->
     for other in (None, TIMES + 1):
         with pytest.raises(ValueError, match="holds a run with sample_weight="):
             fit(one, X, Y, parts, sample_weight=other, **saved)
+    saved["sample_weight"] = TIMES
+    for how in (
+        {"weights": [3.0, *[1.0] * (Y.shape[1] - 1)]},
+        {"loss": EntireSpaceLoss(SPEC.parents)},
+    ):
+        with pytest.raises(ValueError, match="holds a run with loss="):
+            fit(one, X, Y, parts, **how, **saved)

@@ -89,9 +89,10 @@ class Encoder:
         Counted are training rows, for the fields of a history what `counted_on` says.
     counted_on : str
         Where the values of the history's fields, items among them, are counted: among
-        the "events" before ``fit_until`` (by default rows with a 1 in the first task),
-        or also among the training "rows": then an item that was shown often and never
-        chosen is known too. `unseen` says what either costs.
+        the training "rows", as all others, or for a row's own item only among the
+        "events" before ``fit_until`` (by default rows with a 1 in the first task): then
+        an item that was shown often and never chosen is unseen. `unseen` says what
+        either costs.
     windows : sequence of int
         Days of the recent counts.
     buckets : int
@@ -120,7 +121,7 @@ class Encoder:
         history_fields: Sequence[str] = ("item",),
         history_length: int = 32,
         min_count: int = 10,
-        counted_on: str = "events",
+        counted_on: str = "rows",
         windows: Sequence[int] = (7, 28),
         buckets: int = 12,
     ) -> None:

@@ -1,6 +1,7 @@
 """Training: which batches, which loss, which optimizer, and when to stop."""
 
 import zlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -58,7 +59,8 @@ class _Steps(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         stair = batch // STEPS_PER_EXECUTION * STEPS_PER_EXECUTION
-        share = min((self.start + stair) / self.total, 1.0) if self.decay else 0.0
+        done = min(self.start + stair, self.total - 1)
+        share = done / self.total if self.decay else 0.0
         falling = 0.5 * self.learning_rate * (1 + np.cos(np.pi * share))
         self.model.optimizer.learning_rate = falling
 
@@ -248,6 +250,7 @@ def fit_batches(
         "learning_rate": learning_rate,
         "decay": decay,
         "weight_decay": weight_decay,
+        "loss": [type(loss).__name__, json.loads(json.dumps(loss.get_config()))],
         "row_wise": bool(row_wise),
         "parameters": model.count_params(),
     }
