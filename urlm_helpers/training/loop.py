@@ -1,7 +1,7 @@
 """Training: which batches, which loss, which optimizer, and when to stop."""
 
-import zlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
