@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,3 +88,22 @@ def test_candidates_are_those_of_the_arguments(encoder: Encoder) -> None:
     early = rows.assign(user=1, time=pd.Timestamp("2024-01-01"))
     table = recommend(Known(), encoder, early, keep_consumed=True)
     assert table["consumed"].tolist() == [0, 0]  # not at that very moment
+
+
+def test_a_context_may_differ_between_items(encoder: Encoder) -> None:
+    data = encoder.dataset
+    log = data.interactions.assign(near=0.5, device="phone")
+    context: Any = {"context_numeric": ("near",), "context_categorical": ("device",)}
+    with_context = replace(SCHEMA, **context)
+    data = from_frames(log, items=data.items, schema=with_context)
+    own = Encoder(data, "2024-02-01", min_count=1, buckets=0)
+    near = pd.Series(np.arange(6.0), index=ITEMS[::-1])
+    when = ("shop", "2024-02-01")
+    rows = candidates(own, [1, 2], *when, near=near, device="phone")
+    assert dict(zip(rows["item"], rows["near"], strict=True)) == near.to_dict()
+    assert (rows["device"] == "phone").all() and len(rows) == 12
+    for bad in (near.drop("c"), pd.concat([near, near[["c"]]])):
+        with pytest.raises(ValueError, match="'near' has no value, or several, for 2"):
+            candidates(own, [1, 2], *when, near=bad, device="phone")
+    with pytest.raises(ValueError, match="'near' must be one value"):
+        candidates(own, [1], *when, near=[1.0] * 6, device="phone")

@@ -46,7 +46,8 @@ def candidates(
     items : iterable, optional
         Item ids; by default all that the scenario can show, see ``Schema.catalog``.
     **context
-        A value for each context column of the schema.
+        A value for each context column of the schema; or a Series with one for each
+        item, by id, where the context differs between them.
 
     Returns
     -------
@@ -65,6 +66,7 @@ def candidates(
         raise ValueError(
             f"the context must give exactly {wanted}, got {sorted(context)}"
         )
+    own = {c: context.pop(c) for c, v in [*context.items()] if isinstance(v, pd.Series)}
     for name, value in {"scenario": scenario, **context}.items():
         if pd.api.types.is_list_like(value):
             raise ValueError(f"{name!r} must be one value, got {value!r}")
@@ -82,6 +84,14 @@ def candidates(
     rows = pairs.to_frame(index=False).assign(
         scenario=scenario, time=moment("time", time, schema.time_unit), **context
     )
+    for column, values in own.items():
+        values = values[~values.index.duplicated(keep=False)]
+        if (bad := ~rows["item"].isin(values.index)).any():
+            raise ValueError(
+                f"candidates: {column!r} has no value, or several, for "
+                f"{describe(rows, bad)}: give a Series with one for each item"
+            )
+        rows[column] = rows["item"].map(values)
     rows = encoder.accept(rows, "candidates")
     for kind, table in (("user", dataset.users), ("item", dataset.items)):
         check_known("candidates", rows, table, kind)
