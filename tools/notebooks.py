@@ -533,7 +533,7 @@ def main() -> int:
     parser.add_argument(
         "--write-times", action="store_true", help="enter the times into the table"
     )
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     paths = [p.resolve() for p in options.paths] or all_notebooks(ROOT / "book")
     if options.what == "execute":
         return execute_all(paths)

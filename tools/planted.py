@@ -136,7 +136,7 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only bugs with one of these")
     parser.add_argument("--again", action="store_true", help="forget what was noticed")
     parser.add_argument("--jobs", type=int, default=2, help="bugs side by side")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     repository = Repository(ROOT)
     record = Record(ROOT / ".passed" / "planted.json")
     bugs = read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -245,3 +246,15 @@ def test_execute_replaces_no_output_that_was_made_with_data(
 def test_all_data_are_there() -> None:
     page = new_notebook(cells=[new_code_cell("1")])
     assert notebooks.missing_data(page, None) == set()
+
+
+def test_options_may_stand_between_the_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(notebooks, "test_all", lambda *a, **k: seen.append((a, k)) or 0)
+    page = str(tmp_path / "a.ipynb")
+    command = ["notebooks.py", "test", "--jobs", "1", "--write-times", page]
+    monkeypatch.setattr(sys, "argv", command)
+    assert notebooks.main() == 0
+    assert seen == [(([Path(page)], 1, None), {"enter_times": True})]
