@@ -66,7 +66,7 @@ def page(
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = tmp_path / "tree"
-    pages = {f"book/{name}.ipynb": page(source) for name, source in PAGES.items()}
+    pages = {f"pages/{name}.ipynb": page(source) for name, source in PAGES.items()}
     for name, text in (TREE | pages).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
@@ -121,7 +121,7 @@ def test_a_change_reruns_exactly_what_reaches_it(
 
 def test_prose_reruns_no_page_and_code_and_outputs_and_limits_do(tree: Path) -> None:
     before = keys(tree)["data"]
-    file = tree / "book/data.ipynb"
+    file = tree / "pages/data.ipynb"
     source = PAGES["data"]
 
     def after(text: str) -> str:
@@ -160,8 +160,8 @@ def test_another_version_reruns_everything(
 
 
 def test_a_page_that_is_no_program_reaches_the_whole_package(tree: Path) -> None:
-    (tree / "book/none.ipynb").write_text(page("1 +"), encoding="utf-8")
-    assert len(Repository(tree).reach("book/none.ipynb")) == 1 + sum(
+    (tree / "pages/none.ipynb").write_text(page("1 +"), encoding="utf-8")
+    assert len(Repository(tree).reach("pages/none.ipynb")) == 1 + sum(
         name.startswith("urlm_helpers/") for name in TREE
     )
 

@@ -252,7 +252,12 @@ def test_options_may_stand_between_the_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(notebooks, "test_all", lambda *a, **k: seen.append((a, k)) or 0)
+
+    def note(*given: Any, **named: Any) -> int:
+        seen.append((given, named))
+        return 0
+
+    monkeypatch.setattr(notebooks, "test_all", note)
     page = str(tmp_path / "a.ipynb")
     command = ["notebooks.py", "test", "--jobs", "1", "--write-times", page]
     monkeypatch.setattr(sys, "argv", command)
