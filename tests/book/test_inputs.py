@@ -186,7 +186,7 @@ def pytest_run(tree: Path, *arguments: str) -> str:
         [
             *(sys.executable, "-m", "pytest", "-p", "pytest_record"),
             *("--record", ".passed/tests.json", "-p", "no:cacheprovider"),
-            *("tests", *arguments),
+            *arguments,
         ],
         cwd=tree,
         env={
