@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import zipfile
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urlm_helpers.data import Dataset, Schema, SchemaError, from_frames
+from urlm_helpers.data import Dataset, Schema, SchemaError, arrays, from_frames
 from urlm_helpers.preprocessing import Encoder, load_encoder, save_encoder
 from urlm_helpers.recommendation import candidates, recommend
 
@@ -144,6 +146,41 @@ def test_another_file_and_another_version_are_refused(
             load_encoder(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         load_encoder(tmp_path / "nowhere.npz")
+
+
+def claiming(path: Path, entry: str, shape: tuple[int, ...]) -> None:
+    """Say in the header of one array that it has another shape, and leave the rest."""
+    with zipfile.ZipFile(path) as packed:
+        entries = {name: packed.read(name) for name in packed.namelist()}
+    header = io.BytesIO()
+    about = {"descr": "<i8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    entries[entry] = header.getvalue()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in entries.items():
+            packed.writestr(name, content)
+
+
+def test_a_file_that_claims_more_than_there_is_is_refused_before_it_is_read(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_encoder(encoder, tmp_path / "encoder.npz")
+    with np.load(path) as file:
+        needed = sum(array.nbytes for array in file.values())
+    monkeypatch.setattr(arrays, "available_memory", lambda: needed)
+    load_encoder(path)
+    monkeypatch.setattr(arrays, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(np, "load", None)  # refused before anything is read
+    with pytest.raises(MemoryError, match=r"encoder.npz claims .* GiB are free: if sa"):
+        load_encoder(path)
+    monkeypatch.undo()
+    claiming(path, "users 0.npy", (10**12, 3))
+    says = r"\(1000000000000, 3\) values in 'users 0.npy' and needs 22,351\.. GiB"
+    with pytest.raises(MemoryError, match=says):
+        load_encoder(path)
+    claiming(path, "users 0.npy", (9,))  # fits, and is cut off
+    with pytest.raises(ValueError, match="is no file of save_encoder"):
+        load_encoder(path)
 
 
 @pytest.mark.parametrize("value", [Decimal("1.5"), date(2026, 1, 1)])

@@ -1,26 +1,6 @@
-"""How much memory there is, and whether a table fits before it is made."""
+"""Whether a table fits in memory, before it is made."""
 
-import psutil
-
-GIB = 2**30
-
-
-def available_memory() -> int:
-    """Return the bytes that can still be had, of the machine and of a container."""
-    free = psutil.virtual_memory().available
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            with open(limit) as most, open(used) as now:
-                free = min(free, int(most.read()) - int(now.read()))
-        except (OSError, ValueError):  # no container, or no limit ("max")
-            continue
-    return max(free, 0)
+from urlm_helpers.data.arrays import check_room
 
 
 def check_table(rows: int, dim: int, bytes_each: int = 4) -> None:
@@ -46,11 +26,10 @@ def check_table(rows: int, dim: int, bytes_each: int = 4) -> None:
         ...
     MemoryError: a table of 1,000,000,000,000 rows x 8 needs 29,802.3 GiB, ...
     """
-    needed, free = rows * dim * bytes_each, available_memory()
-    if needed > free:
-        raise MemoryError(
-            f"a table of {rows:,} rows x {dim} needs {needed / GIB:,.1f} GiB, "
-            f"{free / GIB:,.1f} GiB are free: raise min_count of the encoder (fewer "
-            "rows), lower dim, or put large vocabularies into a CompactEmbedding; if "
-            "the model comes from a file, the file is damaged or not what it says"
-        )
+    check_room(
+        rows * dim * bytes_each,
+        f"a table of {rows:,} rows x {dim}",
+        "raise min_count of the encoder (fewer rows), lower dim, or put large "
+        "vocabularies into a CompactEmbedding; if the model comes from a file, the "
+        "file is damaged or not what it says",
+    )

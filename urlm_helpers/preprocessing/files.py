@@ -1,6 +1,7 @@
 """An encoder in a file: arrays and JSON, nothing that runs when it is read."""
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from urlm_helpers.data.arrays import check_room
 from urlm_helpers.data.checks import Kind
 from urlm_helpers.data.schema import DataCard, Dataset, Schema, SchemaError
 from urlm_helpers.preprocessing.columns import Buckets, Scaler, Vocabulary
@@ -22,6 +24,12 @@ ABOUT = "about"
 
 NOT_OURS = (AttributeError, EOFError, KeyError, TypeError, ValueError)
 """What reading another file ends in."""
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""How the header of an array is read, by the version of its format."""
 
 
 def save_encoder(encoder: Encoder, path: str | Path) -> Path:
@@ -115,8 +123,11 @@ def load_encoder(path: str | Path) -> Encoder:
     ------
     ValueError
         If the file is another one, or was written in another version of the format.
+    MemoryError
+        If its arrays, by the sizes that it claims, need more memory than there is.
     """
     try:
+        _check_claims(Path(path))
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays[ABOUT].tobytes())
@@ -160,6 +171,24 @@ def load_encoder(path: str | Path) -> Encoder:
     encoder.buckets = {name: Buckets(v.to_numpy()) for name, v in edges.items()}
     encoder._key_events = encoder._numbered(events)
     return encoder
+
+
+def _check_claims(path: Path) -> None:
+    """Refuse arrays that would not fit, by what their headers say of them."""
+    shapes, sizes = {}, {}
+    with zipfile.ZipFile(path) as packed:
+        for name in packed.namelist():
+            with packed.open(name) as entry:
+                read = HEADERS[np.lib.format.read_magic(entry)]
+                shapes[name], _, kind = read(entry)
+            sizes[name] = math.prod(shapes[name]) * kind.itemsize
+    largest = max(sizes, key=lambda name: sizes[name])
+    check_room(
+        sum(sizes.values()),
+        f"{path} claims {shapes[largest]} values in {largest!r} and",
+        "if save_encoder wrote so much, free memory or read it on a larger machine; "
+        "otherwise the file is damaged or not what it says",
+    )
 
 
 def _columns(frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from urlm_helpers.features.memory import GIB, available_memory
+from urlm_helpers.data.arrays import GIB, available_memory
 
 FLOAT_BYTES = 4
 _KEEP = {-8: 1, -4: 0, -1: -1, -2: 2**26}
