@@ -4,20 +4,25 @@
 checkout and sees that all tests in question pass there: what fails by itself notices
 nothing. Then, for each bug in a copy of its own, it replaces the one place that ``was``
 names by ``now`` and runs the tests that should notice. One that they do not notice
-lives, and the program ends with 1. What was noticed is not tried again before the
-module or the tests change; ``--again`` forgets that. Words after the options choose
-bugs whose module or reason contains one of them.
+lives, and the program ends with 1. What passed and what was noticed is not tried again
+before the module or the tests change, so a run that was cut goes on where it stopped;
+``--again`` forgets that. Words after the options choose bugs whose module or reason
+contains one of them.
 
-It takes a process of tests for each bug, so it is not part of ``make test``.
+The tests of a bug run in a process of their own. It is forked from one that has loaded
+TensorFlow and the other libraries, once, and nothing of this repository. All bugs take
+a quarter of an hour, so they are not part of ``make test``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import tomllib
@@ -26,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from inputs import Record, Repository, digest
 from tqdm import tqdm
 
@@ -33,8 +39,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "tests" / "planted.toml"
 SECONDS = 300
 """How long the tests of one bug may take."""
-QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+LIBRARIES = ("pytest", "matplotlib.pyplot", "scipy.stats", "sklearn", "keras")
+"""What is loaded before a process is forked."""
+QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 """Half of the time of a short test goes into plugins that it does not use."""
+FORKS = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -91,32 +100,47 @@ def copied(repository: Repository, folder: Path) -> None:
             shutil.copy(repository.root / file, folder / file)
 
 
-def run(
-    folder: Path, tests: Iterable[str], seconds: float | None = None
-) -> tuple[int, str]:
+def child(folder: str, tests: tuple[str, ...], said: str) -> None:
+    """Run tests of a copy in this process until one fails, and end it."""
+    os.setsid()  # what the tests start ends with them
+    with open(said, "w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    os.environ |= {**QUICK, "PYTHONPATH": f"{folder}:{folder}/tools"}
+    here = {"", str(ROOT), str(ROOT / "tools")}
+    sys.path[:] = [path for path in sys.path if path not in here]
+    for name in ("inputs", "planted"):
+        sys.modules.pop(name, None)  # the checkout's, not the copy's
+    code = pytest.main(["-qx", "-p", "no:cacheprovider", *tests])
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def run(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
     """Run tests of a copy until one fails: pytest's exit status, and what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests],
-        cwd=folder,
-        env={**os.environ, **QUICK, "PYTHONPATH": f"{folder}:{folder / 'tools'}"},
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
-    return done.returncode, done.stdout + done.stderr
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as said:
+        process = FORKS.Process(
+            target=child, args=(str(folder), tuple(tests), said.name)
+        )
+        process.start()
+        process.join(SECONDS)
+        if process.exitcode is None:
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            return -1, f"no end after {SECONDS} s"
+        return process.exitcode, said.read()
 
 
 def noticed(bug: Bug, plain: Path) -> str:
     """Plant a bug in a copy of a copy: ``caught by`` a test, ``LIVED`` or a failure."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "tree")
-        shutil.copytree(plain, folder)
-        planted = bug.plant((folder / bug.file).read_text(encoding="utf-8"))
-        (folder / bug.file).write_text(planted, encoding="utf-8")
-        try:
-            code, said = run(folder, bug.tests, SECONDS)
-        except subprocess.TimeoutExpired:
-            return f"no end after {SECONDS} s"
+        folder, module = Path(scratch, "tree"), Path(scratch, "tree", bug.file)
+        shutil.copytree(plain, folder, copy_function=os.link)
+        planted = bug.plant(module.read_text(encoding="utf-8"))
+        module.unlink()
+        module.write_text(planted, encoding="utf-8")
+        Path(importlib.util.cache_from_source(module)).unlink(missing_ok=True)
+        code, said = run(folder, bug.tests)
     if code == 0:
         return "LIVED"
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
@@ -145,15 +169,26 @@ def main() -> int:
     keys = {bug: key(bug, repository) for bug in bugs}
     todo = [b for b in bugs if options.again or not record.has(repr(b), keys[b])]
     lived = 0
+    FORKS.set_forkserver_preload(list(LIBRARIES))
     with (
         tempfile.TemporaryDirectory() as plain,
         ThreadPoolExecutor(options.jobs) as pool,
     ):
         copied(repository, Path(plain))
-        tests = sorted({test for bug in todo for test in bug.tests})
-        if todo and (plain_run := run(Path(plain), tests))[0]:
-            print(plain_run[1], "a test fails without any bug", sep="\n")
-            return 1
+        by_file: dict[str, set[str]] = {}
+        for test in sorted({test for bug in todo for test in bug.tests}):
+            by_file.setdefault(test.split("::")[0], set()).add(test)
+        needed = [
+            (f"plain {sorted(tests)}", repository.key(file), sorted(tests))
+            for file, tests in by_file.items()
+        ]
+        needed = [n for n in needed if options.again or not record.has(*n[:2])]
+        ran = pool.map(lambda n: (n, *run(Path(plain), n[2])), needed)
+        for (name, passed, _), code, said in tqdm(ran, total=len(needed), unit="file"):
+            if code:
+                print(said, "a test fails without any bug", sep="\n")
+                return 1
+            record.add([(name, passed)])
         found = pool.map(lambda bug: (bug, noticed(bug, Path(plain))), todo)
         for bug, how in tqdm(found, total=len(todo), unit="bug"):
             tqdm.write(f"{how}: {bug.file}: {bug.why}")

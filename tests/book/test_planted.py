@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import planted
@@ -37,12 +38,18 @@ def test_a_bug_can_be_planted_and_its_tests_are_there(bug: Bug, root: Path) -> N
         assert re.search(rf"def {name}\b" if name else "", (root / file).read_text())
 
 
-def test_a_bug_is_noticed_and_a_harmless_change_lives(tmp_path: Path) -> None:
+def test_a_bug_is_noticed_and_a_harmless_change_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path)
     found = planted.noticed(BUG, tmp_path)
     assert found == "caught by test_module.py::test_it"
     assert planted.noticed(HARMLESS, tmp_path) == "LIVED"
+    endless = replace(BUG, now="any(iter(int, 1))")
+    monkeypatch.setattr(planted, "SECONDS", 3)
+    assert planted.noticed(endless, tmp_path) == "no end after 3 s"
     broken = Bug("no Python", "module.py", "def", "fed", BUG.tests)
+    monkeypatch.undo()
     assert "SyntaxError" in planted.noticed(broken, tmp_path)
     assert (tmp_path / "module.py").read_text() == MODULE
     with pytest.raises(ValueError, match=r"module.py: 'n' is there 3 times"):
@@ -55,6 +62,7 @@ def test_what_fails_by_itself_notices_nothing(
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     monkeypatch.setattr(planted, "ROOT", tmp_path)
     monkeypatch.setattr(planted, "read", lambda: [BUG])
+    monkeypatch.setattr(planted, "LIBRARIES", ())
     monkeypatch.setattr(sys, "argv", ["planted.py"])
     write(tmp_path, least=1)
     assert planted.main() == 1
