@@ -234,6 +234,18 @@ def test_the_layer_equals_its_equation(scheme: str) -> None:
     )
 
 
+@pytest.mark.parametrize("scheme", ["mmoe", "ple"])
+def test_a_tower_per_task_comes_behind_the_mixture(scheme: str) -> None:
+    layer = built(scheme, towers=(6, 2))
+    x, scenario = batch()
+    mixed = [EQUATIONS[scheme](layer, row, s) for row, s in zip(x, scenario)]  # noqa: B905
+    expected = [[mlp(layer.towers[t], row[t]) for t in range(TASKS)] for row in mixed]
+    assert np.ptp(expected) > 0.1
+    got = vectors(layer, x, scenario)
+    assert got.shape == (ROWS, TASKS, 2) and len(layer.towers) == TASKS
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
+
+
 # --- gates, towers and gradients --------------------------------------------------
 
 

@@ -115,6 +115,13 @@ def views(experts: Sequence[keras.Sequential], x: Any) -> Any:
     return ops.stack([expert(x) for expert in experts], axis=1)
 
 
+def behind(towers: Sequence[keras.Sequential], vectors: Sequence[Any]) -> list[Any]:
+    """Return each task's vector behind its own tower; as it is where there are none."""
+    if not towers:
+        return list(vectors)
+    return [one(v) for one, v in zip(towers, vectors, strict=True)]
+
+
 def mix(weights: Any, views: Any) -> Any:
     """Weigh ``(batch, experts, dim)`` by ``(batch, experts)``."""
     return ops.einsum("be,bed->bd", weights, views)

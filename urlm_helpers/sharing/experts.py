@@ -5,17 +5,23 @@ from typing import Any
 
 from keras import ops
 
-from urlm_helpers.sharing.base import Sharing, even_gate, of_scenario, towers, views
+from urlm_helpers.sharing.base import (
+    Sharing,
+    behind,
+    even_gate,
+    of_scenario,
+    towers,
+    views,
+)
 
 
 class MMoE(Sharing):
     r"""Multi-gate mixture of experts, with one gate per scenario and task.
 
-    .. math:: v_{st}(x) = \sum_e g_{ste}(x) f_e(x), \qquad
+    .. math:: v_{st}(x) = h_t\Big(\sum_e g_{ste}(x) f_e(x)\Big), \qquad
         g_{st}(x) = \mathrm{softmax}(W_{st} x + b_{st})
 
-    The paper [1]_ has one gate per task; here the gate of a row is picked by its
-    scenario too, so that a scenario may lean on other experts.
+    with experts :math:`f_e` and, where asked for, a tower :math:`h_t` per task [1]_.
 
     Parameters
     ----------
@@ -26,7 +32,15 @@ class MMoE(Sharing):
     experts : int
         Number of experts.
     towers : sequence of int
-        Widths of each task's own layers behind its mixture; none by default.
+        Widths of the layers of :math:`h_t`; none by default, and then :math:`h_t` is
+        left out.
+
+    Notes
+    -----
+    Differs from the paper: it has one gate per task; here the gate of a row is picked
+    by its scenario too, so that a scenario may lean on other experts, and so is the
+    linear output behind the tower. The tower itself serves all scenarios. The paper
+    always has towers; here they are an option, off by default.
 
     References
     ----------
@@ -85,9 +99,7 @@ class MMoE(Sharing):
         gates, found = self.gates(x, scenario), views(self.experts, x)
         mixed = ops.einsum("bte,bed->btd", gates, found)
         vectors = [mixed[:, t] for t in range(self.tasks)]
-        if not self.towers:
-            return vectors
-        return [one(v) for one, v in zip(self.towers, vectors, strict=True)]
+        return behind(self.towers, vectors)
 
 
 class OMoE(MMoE):

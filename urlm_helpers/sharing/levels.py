@@ -9,6 +9,7 @@ from urlm_helpers.features.attention import MASKED
 from urlm_helpers.features.base import built, dense
 from urlm_helpers.sharing.base import (
     Sharing,
+    behind,
     embed,
     even_gate,
     mix,
@@ -97,8 +98,7 @@ class PLE(Sharing):
     with the experts :math:`E_t` of task :math:`t`, the shared ones :math:`E_0`, and
     :math:`v^{(0)} = x`. The shared vector :math:`v_0` mixes the experts of all tasks
     and the shared ones, on all levels but the last. One level is the paper's CGC
-    [1]_. As in :class:`~urlm_helpers.sharing.MMoE`, the gate of a task is picked by
-    the row's scenario too; the paper has one scenario.
+    [1]_. Behind the last level, where asked for, comes a tower per task.
 
     Parameters
     ----------
@@ -112,11 +112,21 @@ class PLE(Sharing):
         Experts of all tasks on a level.
     levels : int
         Number of levels.
+    towers : sequence of int
+        Widths of each task's own layers behind the last level; none by default.
 
     Raises
     ------
     ValueError
         If a task has no expert, nothing is shared, or there is no level.
+
+    Notes
+    -----
+    Differs from the paper: it has one scenario; here, as in
+    :class:`~urlm_helpers.sharing.MMoE`, the gate of a task is picked by the row's
+    scenario too, and so is the linear output behind the tower, while the tower itself
+    serves all scenarios. The paper always has towers; here they are an option, off by
+    default. The shared gate of a level serves all scenarios.
 
     References
     ----------
@@ -140,6 +150,7 @@ class PLE(Sharing):
         experts: int = 1,
         shared_experts: int = 1,
         levels: int = 2,
+        towers: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, scenarios, units, **kwargs)
@@ -150,9 +161,15 @@ class PLE(Sharing):
                 f"levels={levels}"
             )
         self.n_experts, self.n_shared, self.n_levels = experts, shared_experts, levels
+        self.tower_units = tuple(towers)
+
+    @property
+    def width(self) -> int:
+        """Length of the vector of a task."""
+        return (*self.units, *self.tower_units)[-1]
 
     def build(self, x_shape: Any) -> None:
-        """Create the levels."""
+        """Create the levels and the towers."""
         self.levels = []
         for level in range(self.n_levels):
             last = level == self.n_levels - 1
@@ -160,15 +177,17 @@ class PLE(Sharing):
             one = CustomizedGateControl(
                 *self.size, own, shared, last, name=f"level_{level}"
             )
-            shape = x_shape if level == 0 else (None, self.width)
+            shape = x_shape if level == 0 else (None, self.units[-1])
             self.levels.append(built(one, shape))
+        n = self.tasks if self.tower_units else 0
+        self.towers = towers(n, self.tower_units, (None, self.units[-1]))
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
-        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
+        """Map ``(batch, dim)`` to one ``(batch, width)`` per task."""
         vectors = [x] * (self.tasks + 1)
         for level in self.levels:
             vectors = level(vectors, scenario)
-        return vectors
+        return behind(self.towers, vectors)
 
 
 class HiNet(Sharing):
