@@ -387,9 +387,10 @@ PAST: dict[str, np.ndarray] = {  # no, one and two events, and one of an unknown
 }
 
 
-def with_past(encoder: Any) -> UnifiedRecommender:
+def with_past(encoder: Any, **options: Any) -> UnifiedRecommender:
     """Return a model with visible weights, and histories of two fields."""
-    model = UnifiedRecommender(SPEC, encoder, SharedBottom(1, 1, (8,)), dim=4)
+    sharing = SharedBottom(1, 1, (8,))
+    model = UnifiedRecommender(SPEC, encoder, sharing, dim=4, **options)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.4, w.shape) for w in model.get_weights()])
     return model
@@ -411,6 +412,21 @@ def test_a_history_is_looked_up_in_its_own_fields_and_meets_the_item() -> None:
     np.testing.assert_allclose(got[:, :12], table[fields].reshape(4, 12), atol=1e-6)
     pair = table[fields[:, 0]] * table[fields[:, 2]]
     np.testing.assert_allclose(got[:, 12:16], pair, atol=1e-6)
+
+
+def test_a_history_may_enter_as_its_own_vector(tmp_path) -> None:
+    model = with_past(MeanPool(), history="vector")
+    assert not any("project" in w.path for w in model.trainable_variables)
+    steps = np.asarray(model.embedding(PAST["history"], fields=[2, 1])).sum(axis=2)
+    real = (PAST["history"] != 0).any(axis=-1)
+    expected = np.asarray(model.encoder(steps, real.astype("float32")))
+    got = np.asarray(model.represent(PAST))[:, -4:]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.logits(PAST), model.logits(PAST), rtol=1e-5)
+    with pytest.raises(ValueError, match="one of .*vector.*, got 'both'"):
+        with_past(MeanPool(), history="both")
 
 
 @pytest.mark.parametrize(

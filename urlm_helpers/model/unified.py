@@ -21,6 +21,9 @@ from urlm_helpers.sharing.experts import MMoE
 PREDICT_ROWS = 8192
 """Rows that are scored at a time."""
 
+FEEDS = ("match", "vector")
+"""How a history may enter."""
+
 PARTS = ("encoder", "sharing", "balance", "embedding")
 """Arguments that are layers."""
 
@@ -49,6 +52,9 @@ class UnifiedRecommender(Configured, keras.Model):
     crosses : int
         Layers of ``keras_rs.layers.FeatureCross`` [2]_ before it; each multiplies the
         features with linear combinations of themselves once more.
+    history : str
+        What the layers see of the encoder's vector: ``"match"``, its product with the
+        item's, or ``"vector"``, itself.
     imputed : bool
         Whether each child task gets one more output, behind those of the tasks: the
         loss that it would have where its parent did not happen, for
@@ -59,6 +65,11 @@ class UnifiedRecommender(Configured, keras.Model):
     embedding : FieldEmbedding, optional
         Another table, such as
         :class:`~urlm_helpers.features.CompactEmbedding`.
+
+    Raises
+    ------
+    ValueError
+        If ``history`` is neither, or ``embedding`` is for other fields.
 
     Notes
     -----
@@ -96,6 +107,7 @@ class UnifiedRecommender(Configured, keras.Model):
         bottom: int = 128,
         match: int = 0,
         crosses: int = 0,
+        history: str = "match",
         imputed: bool = False,
         balance: keras.layers.Layer | None = None,
         embedding: FieldEmbedding | None = None,
@@ -105,6 +117,9 @@ class UnifiedRecommender(Configured, keras.Model):
         self.autocast = False  # the layers cast; half precision would round ages
         self.spec = spec if isinstance(spec, InputSpec) else InputSpec(**spec)
         self.dim, self.bottom_units = dim, bottom
+        if history not in FEEDS:
+            raise ValueError(f"history must be one of {FEEDS}, got {history!r}")
+        self.multiplies = history == "match"
         names, sizes = list(self.spec.fields), list(self.spec.fields.values())
         self.embedding = FieldEmbedding(sizes, dim) if embedding is None else embedding
         if (self.embedding.sizes, self.embedding.dim) != (sizes, dim):
@@ -134,7 +149,8 @@ class UnifiedRecommender(Configured, keras.Model):
         if spec.history_fields:
             width += dim
             built(self.encoder, (None, spec.history_length, dim))
-            built(self.project, (None, dim))
+            if self.multiplies:
+                built(self.project, (None, dim))
         if self.match is not None:
             pairs = self.match.units
             width += pairs
@@ -183,9 +199,9 @@ class UnifiedRecommender(Configured, keras.Model):
     def represent(self, x: Mapping[str, Any]) -> Any:
         """Turn inputs into one feature vector per row, ``(batch, features)``.
 
-        The history enters through its match with the item alone. Its own vector is a
-        fingerprint of the visit: given that, a model learns by heart which visits
-        bought much, and predicts the next ones worse.
+        By default the history enters through its match with the item alone. Its own
+        vector is a fingerprint of the visit, from which a model may learn by heart
+        which visits bought much.
         """
         fields = self.embedding(x["fields"])  # (batch, fields, dim)
         names = list(self.spec.fields)
@@ -200,7 +216,7 @@ class UnifiedRecommender(Configured, keras.Model):
             mask = ops.cast(mask, steps.dtype)
             target = sum(fields[:, f] for f in self.history_columns)
             past = self.encoder(steps, mask, target, x["history_age"])  # (batch, dim)
-            parts.append(self.project(past) * target)
+            parts.append(self.project(past) * target if self.multiplies else past)
         return ops.concatenate(parts, axis=-1)
 
     def call(self, x: Mapping[str, Any], training: bool = False) -> Any:
