@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urlm_helpers.data import Schema, from_frames
+from urlm_helpers.data import Schema, SchemaError, from_frames
 from urlm_helpers.preprocessing import Encoder
 from urlm_helpers.recommendation import candidates, recommend
 
@@ -65,6 +65,25 @@ def test_the_task_is_what_a_list_is_ordered_by(encoder: Encoder) -> None:
     assert lists(encoder, [1, 2], task="buy") == ["bcde", "bcdef"]
     with pytest.raises(ValueError, match="task 'like' is not one of"):
         lists(encoder, [1], task="like")
+
+
+def test_a_list_may_be_ordered_by_a_mix(encoder: Encoder) -> None:
+    for task in ("click", "buy"):
+        assert lists(encoder, [1, 2], task={task: 2}) == lists(
+            encoder, [1, 2], task=task
+        )
+    # p_click * p_buy is .1 * .3, .2 * .2 and .3 * .1 for the three pairs of items
+    assert lists(encoder, [2], task={"click": 1, "buy": 1}) == ["cdbef"]
+    own = {"shop": {"buy": 1}, "feed": {"click": 1}}
+    assert lists(encoder, [1, 2], task=own) == lists(encoder, [1, 2], task="buy")
+    rows = candidates(encoder, [2], "feed", "2024-02-01")
+    fed = recommend(Known(), encoder, rows, task=own)["item"].tolist()
+    assert fed == recommend(Known(), encoder, rows, task="click")["item"].tolist()
+    for wrong in ({"click": -1}, {"click": 0}, {}, {"click": True}, {"click": np.inf}):
+        with pytest.raises(SchemaError, match="weight"):
+            lists(encoder, [1], task=wrong)
+    with pytest.raises(SchemaError, match="weights for exactly .*'shop', 'feed'"):
+        lists(encoder, [1], task={"shop": {"buy": 1}})
 
 
 def test_a_list_has_k_items_or_all_there_are(encoder: Encoder) -> None:

@@ -165,6 +165,36 @@ def test_the_list_is_that_of_recommend(service: Service, prepared: Prepared) -> 
     np.testing.assert_allclose(answer["list"][0]["buy"], expected["p_buy"].iloc[0])
 
 
+class Opposed(Linear):
+    """The dearer, the more clicks and the fewer purchases."""
+
+    def probabilities(self, x: Any) -> np.ndarray:
+        p = super().probabilities(x)[:, 0]
+        return np.stack([p, (1 - p) ** 2], axis=1)
+
+
+def test_a_request_may_ask_for_a_task_or_a_mix(prepared: Prepared) -> None:
+    encoder = prepared.encoder
+    mixes: Any = {"flat": {"buy": 1, "click": 0.5}}
+    mixes["own"] = {"shop": {"buy": 2}, "feed": {"click": 1}}
+    service = Service(Opposed(), encoder, mixes=mixes)
+    assert service.health()["mixes"] == ["flat", "own"]
+
+    def listed(**request: Any) -> list[str]:
+        return [
+            line["item"] for line in service.recommend(asked(k=9, **request))["list"]
+        ]
+
+    click, buy = listed(task="click"), listed(task="buy")
+    assert listed() == click != buy
+    assert listed(task={"click": 3}) == click and listed(task={"buy": 0.1}) == buy
+    assert listed(task="own") == buy
+    assert listed(task="own", scenario="feed") == listed(task="click", scenario="feed")
+    assert listed(task="flat") == listed(task=mixes["flat"]) not in (click, buy)
+    with pytest.raises(SchemaError, match="weights for exactly .*'shop', 'feed'"):
+        Service(Opposed(), encoder, mixes={"half": {"shop": {"buy": 1}}})
+
+
 def test_unknown_ids_are_scored_and_reported(service: Service) -> None:
     request = asked(user=10**6, items=["i1", "new"])
     status, answer = ask(service, "/score", request)
@@ -368,6 +398,22 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
     "k large": ("/recommend", asked(k=11), 400, "integer from 1 to 10, got 11"),
     "k text": ("/recommend", asked(k="3"), 400, "got '3'"),
     "k true": ("/recommend", asked(k=True), 400, "got True"),
+    "an unknown task": ("/recommend", asked(k=3, task="like"), 400, "['click', 'buy']"),
+    "a list as task": ("/recommend", asked(k=3, task=["buy"]), 400, "got ['buy']"),
+    "a task to score": ("/score", SCORE | {"task": "buy"}, 400, "unknown fields"),
+    "a negative weight": (
+        "/recommend",
+        asked(k=3, task={"click": -1}),
+        400,
+        "the weight of 'click' must be a number of at least 0, got -1",
+    ),
+    "weights of 0": ("/recommend", asked(k=3, task={"buy": 0}), 400, "above 0, got"),
+    "a weight of another task": (
+        "/recommend",
+        asked(k=3, task={"like": 1}),
+        400,
+        "task 'like' is not one of ['click', 'buy']",
+    ),
     "k missing": ("/recommend", asked(), 400, "missing ['k']"),
 }
 

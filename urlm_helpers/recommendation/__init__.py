@@ -2,6 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from urlm_helpers.recommendation.fusion import (
+    Mix,
+    choose,
+    front,
+    fuse,
+    list_values,
+    mix_weights,
+    simplex,
+)
 from urlm_helpers.recommendation.lists import candidates, recommend
 from urlm_helpers.recommendation.rerank import at_most, best, dpp, mmr, never
 from urlm_helpers.recommendation.vector_index import VectorIndex, latencies, overlap

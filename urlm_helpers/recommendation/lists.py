@@ -11,6 +11,7 @@ from urlm_helpers.data.checks import rows as describe
 from urlm_helpers.data.times import moment
 from urlm_helpers.preprocessing.encode import Encoder
 from urlm_helpers.preprocessing.lookback import LookBack
+from urlm_helpers.recommendation.fusion import Mix, fuse, mix_weights
 
 CHUNK = 200_000
 """Candidates that are encoded at a time, which bounds the memory."""
@@ -109,10 +110,10 @@ def recommend(
     rows: pd.DataFrame,
     *,
     k: int = 10,
-    task: str | None = None,
+    task: Mix | None = None,
     keep_consumed: bool | None = None,
 ) -> pd.DataFrame:
-    """Return the k most probable items of each user in each scenario.
+    """Return the k best items of each user in each scenario.
 
     Parameters
     ----------
@@ -124,8 +125,10 @@ def recommend(
         Candidates, as of :func:`candidates`, or the log's own impressions.
     k : int
         Items per list.
-    task : str, optional
-        What to order by; by default the first task.
+    task : str or mapping, optional
+        What to order by; by default the first task. A mix of tasks is the weights of
+        their powers in a product, ``{"click": 1, "buy": 0.5}``, or such weights for
+        each scenario, see :func:`~urlm_helpers.recommendation.mix_weights`.
     keep_consumed : bool, optional
         Whether items that the user has consumed before may be shown; by default as
         the domain asks (``schema.consumed_again``): groceries are bought again, books
@@ -136,19 +139,19 @@ def recommend(
     DataFrame
         ``user``, ``scenario``, ``time``, ``rank`` (from 1), ``item``, ``name``, one
         ``p_<task>`` per task, ``consumed`` (how often before); by user, scenario and
-        rank. Equal probabilities keep the order of ``rows``. A list is shorter than
+        rank. Equal scores keep the order of ``rows``. A list is shorter than
         k where there are fewer candidates.
 
     Raises
     ------
     ValueError
-        If ``k`` is not positive, the task is unknown, a candidate is there twice, or as
-        of :meth:`~urlm_helpers.preprocessing.Encoder.accept`.
+        If ``k`` is not positive, a candidate is there twice, or as of
+        :func:`~urlm_helpers.recommendation.mix_weights` and
+        :meth:`~urlm_helpers.preprocessing.Encoder.accept`.
     """
     schema = encoder.schema
-    task = schema.tasks[0] if task is None else task
-    if task not in schema.tasks:
-        raise ValueError(f"task {task!r} is not one of {list(schema.tasks)}")
+    mix = schema.tasks[0] if task is None else task
+    weights = mix_weights(mix, schema.tasks, schema.scenarios)
     if not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be a whole number and at least 1, got {k!r}")
     rows = encoder.accept(rows, "candidates").reset_index(drop=True)
@@ -169,7 +172,8 @@ def recommend(
     table = rows[[*request, "item"]].copy()
     table[[f"p_{name}" for name in schema.tasks]] = p
     table["consumed"] = consumed
-    table = table.iloc[np.argsort(-p[:, schema.tasks.index(task)], kind="stable")]
+    scenario = pd.Index(schema.scenarios).get_indexer(pd.Index(rows["scenario"]))
+    table = table.iloc[np.argsort(-fuse(p, weights[scenario]), kind="stable")]
     table.insert(3, "rank", table.groupby(request).cumcount() + 1)
     table = table[table["rank"] <= k].sort_values([*request, "rank"])
     if schema.item_name is not None:

@@ -19,6 +19,7 @@ import pandas as pd
 from urlm_helpers.data.schema import SchemaError
 from urlm_helpers.data.times import moment
 from urlm_helpers.preprocessing.encode import Encoder
+from urlm_helpers.recommendation.fusion import Mix, mix_weights
 from urlm_helpers.recommendation.lists import Scores, recommend
 from urlm_helpers.serving.http_server import Refused, Routes, Server, check, show
 
@@ -46,6 +47,10 @@ class Service:
     encoder : Encoder
         The one that encoded the model's training rows. Its events are the past that
         the service knows.
+    mixes : mapping of str to mix, optional
+        What a request for a list may be ordered by, by name, beside the tasks: weights
+        of tasks, also by scenario, see
+        :func:`~urlm_helpers.recommendation.mix_weights`.
     host, port : str, int
         Where to listen; port 0 takes a free one, see `url`.
     max_items, max_k, max_bytes : int
@@ -56,12 +61,14 @@ class Service:
     Notes
     -----
     ``/score`` takes ``user``, ``scenario``, ``items`` (a list of ids), ``/recommend``
-    ``user``, ``scenario``, ``k``. Both take ``time`` (ISO 8601, UTC unless it says
-    otherwise; by default now) and, where the schema has context columns, ``context``
-    with a value for each. Ids that the tables do not have, and context values that the
-    model does not know, are scored as unseen and listed under ``unknown``. A request
-    without ``time`` to a service whose last event is ``LATE`` days old is answered with
-    a ``warning``. Everything else that is wrong gets a 4xx with ``error``.
+    ``user``, ``scenario``, ``k`` and, if not the first task shall order the list,
+    ``task``: that of a task or a mix, or an object of weights. Both take ``time`` (ISO
+    8601, UTC unless it says otherwise; by default now) and, where the schema has
+    context columns, ``context`` with a value for each. Ids that the tables do not have,
+    and context values that the model does not know, are scored as unseen and listed
+    under ``unknown``. A request without ``time`` to a service whose last event is
+    ``LATE`` days old is answered with a ``warning``. Everything else that is wrong gets
+    a 4xx with ``error``.
 
     Examples
     --------
@@ -91,6 +98,7 @@ class Service:
         model: Scores,
         encoder: Encoder,
         *,
+        mixes: Mapping[str, Mix] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         max_items: int = 1000,
@@ -99,6 +107,10 @@ class Service:
         max_waiting: int = 16,
     ) -> None:
         self.model, self.encoder = model, encoder
+        tasks, scenarios = encoder.schema.tasks, encoder.schema.scenarios
+        self.mixes: dict[str, Mix] = {**(mixes or {}), **{task: task for task in tasks}}
+        for mix in self.mixes.values():
+            mix_weights(mix, tasks, scenarios)
         self.host, self.port = host, port
         self.max_items, self.max_k = max_items, max_k
         self.max_bytes, self.max_waiting = max_bytes, max_waiting
@@ -119,6 +131,7 @@ class Service:
             "status": "ok",
             "scenarios": list(schema.scenarios),
             "tasks": list(schema.tasks),
+            "mixes": [name for name in self.mixes if name not in schema.tasks],
             "context": list(schema.context_categorical + schema.context_numeric),
             "users": len(self._known["user"]),
             "items": len(self._known["item"]),
@@ -147,15 +160,21 @@ class Service:
         return self._answer(request, row, unknown, scores=scores)
 
     def recommend(self, request: Any) -> dict[str, Any]:
-        """Rank what a scenario can show by the first task; raises `Refused`."""
-        row = self._common(request, "k")
+        """Rank what a scenario can show by a task or a mix; raises `Refused`."""
+        row = self._common(request, "k", "task")
         k = request["k"]
         fits = type(k) is int and 1 <= k <= self.max_k
         check(fits, "k", f"an integer from 1 to {self.max_k}", k)
+        mix = request.get("task", self.encoder.schema.tasks[0])
+        if not isinstance(mix, dict):
+            check(
+                mix in [*self.mixes], "task", f"one of {[*self.mixes]}, or weights", mix
+            )
+            mix = self.mixes[mix]
         catalog = self.encoder.dataset.shown_in(row["scenario"])
         rows = pd.DataFrame({"item": catalog}).assign(**row)
         with _refusing():
-            table = recommend(self, self.encoder, rows, k=k)
+            table = recommend(self, self.encoder, rows, k=k, task=mix)
         shown = ["rank", "item", *(["name"] if "name" in table else [])]
         shown += [f"p_{task}" for task in self.encoder.schema.tasks]
         records = table[shown].rename(columns=lambda c: c.removeprefix("p_"))
@@ -191,7 +210,7 @@ class Service:
 
     # --- what it accepts --------------------------------------------------------------
 
-    def _common(self, request: Any, own: str) -> dict[str, Any]:
+    def _common(self, request: Any, own: str, *optional: str) -> dict[str, Any]:
         """Check the fields that both requests have; return them as columns."""
         schema = self.encoder.schema
         columns = schema.context_categorical + schema.context_numeric
@@ -200,8 +219,10 @@ class Service:
         check(isinstance(request, dict), "the body", wanted, request)
         if missing := [name for name in needed if name not in request]:
             raise Refused(f"missing {missing}: a request needs {needed}")
-        if unknown := sorted(set(request) - {*needed, "time"}):
-            raise Refused(f"unknown fields {unknown}: known are {needed}, 'time'")
+        optional = ("time", *optional)
+        if unknown := sorted(set(request) - {*needed, *optional}):
+            known = f"{needed}, {str(optional)[1:-1].rstrip(',')}"
+            raise Refused(f"unknown fields {unknown}: known are {known}")
         user, scenario = request["user"], request["scenario"]
         self._check_kind("user", user)
         scenarios = list(schema.scenarios)
