@@ -21,6 +21,7 @@ import pytest
 
 from urlm_helpers.__main__ import main
 from urlm_helpers.data import Schema, from_frames
+from urlm_helpers.evaluation.metrics import log_loss
 from urlm_helpers.preprocessing import InputSpec, Prepared, prepare
 from urlm_helpers.project import (
     BadInput,
@@ -63,10 +64,10 @@ def log(rows: int = 3_000, users: int = 60, items: int = 20) -> pd.DataFrame:
     return table
 
 
-def prepared_of(table: pd.DataFrame) -> Prepared:
+def prepared_of(table: pd.DataFrame, schema: Schema = SCHEMA) -> Prepared:
     times = table["time"]
     cuts = times.iloc[len(table) * 6 // 10], times.iloc[len(table) * 8 // 10]
-    data = from_frames(table, schema=SCHEMA)
+    data = from_frames(table, schema=schema)
     return prepare(data, *cuts, min_count=2, counted_on="rows")
 
 
@@ -173,6 +174,20 @@ def test_rivals_learn_from_the_training_period(prepared: Prepared) -> None:
         same = [n for n, p in first.items() if np.array_equal(p, second[n])]
         # validation rows choose among fits; a constant has nothing to choose
         assert "constant" in same if part == "valid" else not same
+
+
+def test_rivals_put_back_what_a_thinned_log_left_out() -> None:
+    # the rows are what is left of a thousand times as many without a click
+    thinned = prepared_of(log(12_000), replace(SCHEMA, negative_rate=1e-3))
+    test = thinned.parts["test"]
+    y, weight = thinned.y[test], thinned.weight[test]
+    found = rival_probabilities(thinned, test)
+    for name in ("logistic regression", "boosted trees"):
+        for t in range(2):
+            p = found[name][:, t]
+            assert 0.8 < (weight * p).sum() / (weight * y[:, t]).sum() < 1.25, name
+            constant = log_loss(y[:, t], found["constant"][:, t], weight)
+            assert log_loss(y[:, t], p, weight) < 0.95 * constant, name
 
 
 # --- judge ----------------------------------------------------------------------------

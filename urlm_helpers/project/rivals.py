@@ -14,8 +14,8 @@ from urlm_helpers.evaluation.metrics import log_loss
 from urlm_helpers.preprocessing import LookBack, Prepared
 from urlm_helpers.project.means import Means
 
-Rows = tuple[Any, np.ndarray, np.ndarray]
-"""Features, labels and weights."""
+Rows = tuple[Any, np.ndarray]
+"""Features and labels."""
 
 FIT_ROWS = 300_000
 """Training rows that logistic regression and trees learn from, at most."""
@@ -24,10 +24,11 @@ FIT_ROWS = 300_000
 def rival_probabilities(
     prepared: Prepared, rows: np.ndarray, *, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Fit the simple rivals, and ask them for the probabilities of some rows.
+    r"""Fit the simple rivals, and ask them for the probabilities of some rows.
 
     Each is fitted on training rows and tuned on validation rows; no other label is
-    read. Rows count as often as ``prepared.weight`` says.
+    read. Means weigh a row as ``prepared.weight`` says; logistic regression and trees
+    learn the rows that were kept, and what was left out is put back afterwards.
 
     Parameters
     ----------
@@ -44,6 +45,14 @@ def rival_probabilities(
         counts`` (the rate after so many earlier events of this user with this item),
         ``user + item means``, ``logistic regression`` and ``boosted trees`` on the
         model's features.
+
+    Notes
+    -----
+    With weights of 1 and 2,000, a solver stops before its first step counts and a leaf
+    of few rows leaps. In rows that were kept with probability 1, if something happened,
+    or else r, a task has the probability p' and the root of the funnel q', and
+
+    .. math:: p = \frac{p'}{q' + (1 - q') / r}.
     """
     train, valid = prepared.parts["train"], prepared.parts["valid"]
     log, encoder = prepared.rows, prepared.encoder
@@ -72,9 +81,10 @@ def rival_probabilities(
         ("boosted trees", _columns),
     ):
         tables = [design(prepared, at) for at in (train, valid, rows)]
-        tasks = tqdm(range(prepared.y.shape[1]), desc=name, unit="task")
-        each = [_fitted(tables, prepared, t, train, valid) for t in tasks]
-        found[name] = np.stack(each, axis=1)
+        tasks = tqdm(prepared.y.T, desc=name, unit="task")
+        p = np.stack([_fitted(tables, y[train], y[valid]) for y in tasks], axis=1)
+        root = p[:, [encoder.spec.parents.index(-1)]]
+        found[name] = p / (root + (1 - root) / encoder.spec.negative_rate)
     return found
 
 
@@ -97,26 +107,18 @@ def _columns(prepared: Prepared, rows: np.ndarray) -> pd.DataFrame:
     return pd.concat([kinds.add_prefix("kind "), numbers], axis=1)
 
 
-def _fitted(
-    tables: list[Any],
-    prepared: Prepared,
-    task: int,
-    train: np.ndarray,
-    valid: np.ndarray,
-) -> Floats:
+def _fitted(tables: list[Any], y: np.ndarray, y_valid: np.ndarray) -> Floats:
     """Fit a few models to a task; return the probabilities of the best on validation.
 
     The tables hold the features of the training, the validation and the asked rows.
     """
     past, later, asked = tables
-    y, weight = prepared.y[:, task].astype(int), prepared.weight
-    rate = np.average(y[train], weights=weight[train])
+    rate = y.mean()
     if rate in (0.0, 1.0):
         return np.full(asked.shape[0], rate)  # one class: nothing to fit
     fit = _trees if isinstance(past, pd.DataFrame) else _logistic
-    first, watched = (past, y[train], weight[train]), (later, y[valid], weight[valid])
-    tries = list(fit(first, watched))
-    losses = [log_loss(y[valid], ask(later), weight[valid]) for ask in tries]
+    tries = list(fit((past, y.astype(int)), (later, y_valid.astype(int))))
+    losses = [log_loss(y_valid, ask(later)) for ask in tries]
     return tries[int(np.argmin(losses))](asked)
 
 
@@ -124,7 +126,7 @@ def _logistic(past: Rows, later: Rows) -> Iterator[Callable[[Any], Floats]]:
     """Fit with three strengths of the penalty."""
     for strength in (0.003, 0.03, 0.3):
         model = LogisticRegression(C=strength, tol=1e-3, max_iter=200)
-        model.fit(past[0], past[1], sample_weight=past[2])
+        model.fit(*past)
 
         def ask(table: Any, model: LogisticRegression = model) -> Floats:
             return np.asarray(model.predict_proba(table)[:, 1])
@@ -144,8 +146,8 @@ def _trees(past: Rows, later: Rows) -> Iterator[Callable[[Any], Floats]]:
     kinds = [c for c in table.columns if c.startswith("kind")]
     for leaves in (7, 31):
         first, watched = (
-            lightgbm.Dataset(x, y, weight=w, categorical_feature=kinds, params=how)
-            for x, y, w in (past, later)
+            lightgbm.Dataset(x, y, categorical_feature=kinds, params=how)
+            for x, y in (past, later)
         )
         watched.set_reference(first)
         stop: list[Any] = [lightgbm.early_stopping(20, verbose=False)]
