@@ -16,7 +16,7 @@ import pytest
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
-from schemes import SCHEMES, SPEC, fill, rows  # noqa: E402
+from schemes import SCHEMES, SPEC, asked, fill, rows  # noqa: E402
 
 from urlm_helpers import features  # noqa: E402
 from urlm_helpers.model import (  # noqa: E402
@@ -102,14 +102,16 @@ def loss_of(outputs: Any) -> Any:
     return tf.add_n([tf.reduce_mean(o * o + tf.sin(3 * o)) for o in wide])
 
 
-def pair(make: Callable[[], Any], shape: Any, half: str, policy: Any) -> list[Any]:
+def pair(
+    make: Callable[[], Any], shape: Any, half: str, policy: Any, *more: Any
+) -> list[Any]:
     """Return a layer in float32 and the same in half precision."""
     layers = []
     for name in ("float32", half):
         policy(name)
         layer = make()
         if shape is not None:
-            layer.build(shape)
+            layer.build(shape, *more)
         fill(layer)
         layers.append(layer)
     return layers
@@ -195,17 +197,18 @@ def test_the_match(half: str, policy: Any) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_scheme(scheme: str, scenarios: int, half: str, policy: Any) -> None:
     make = lambda: SCHEMES[scheme](3, scenarios, (7, 5))  # noqa: E731
-    exact, layer = pair(make, (None, 6), half, policy)
+    prior = [(None, 2)] if scheme == "pepnet" else []
+    exact, layer = pair(make, (None, 6), half, policy, *prior)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(24, 6)).astype("float32")
-    scenario = (np.arange(24) % scenarios).astype("int32")
+    scenario, how = (np.arange(24) % scenarios).astype("int32"), asked(layer, x)
     policy("float32")
-    expected = exact(x, scenario)
+    expected = exact(x, scenario, **how)
     policy(half)
-    for one, two in zip(layer(x, scenario), expected, strict=True):
+    for one, two in zip(layer(x, scenario, **how), expected, strict=True):
         assert_near(one, two, half)
     if scenarios == 4:
-        how = {"training": True} if scheme == "star" else {}
+        how |= {"training": True} if scheme == "star" else {}
         assert_gradients(layer, lambda: loss_of(layer(x, scenario, **how)))
 
 

@@ -84,6 +84,14 @@ def fill(layer: Any, seed: int = 0, scale: float = 0.4) -> None:
         variable.assign(value.astype(variable.dtype))
 
 
+def asked(layer: Any, x: Any) -> dict[str, Any]:
+    """Return what a layer is called with besides features and scenario.
+
+    A prior, where it needs one; these are the features' first two columns.
+    """
+    return {"prior": x[:, :2]} if layer.needs_prior else {}
+
+
 def make(
     scheme: str, spec: InputSpec = SPEC, encoder: Any = None, filled: bool = True
 ) -> UnifiedRecommender:

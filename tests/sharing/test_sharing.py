@@ -14,7 +14,7 @@ import pytest
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
-from schemes import SCHEMES, SPEC, fill, make, rows  # noqa: E402
+from schemes import SCHEMES, SPEC, asked, fill, make, rows  # noqa: E402
 
 from urlm_helpers.model import FunnelLoss  # noqa: E402
 from urlm_helpers.sharing import (  # noqa: E402
@@ -34,7 +34,7 @@ each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 def built(scheme: str, **options: Any) -> Any:
     """Return a layer with visible weights."""
     layer = SCHEMES[scheme](TASKS, SCENARIOS, UNITS, **options)
-    layer.build((None, DIM))
+    layer.build((None, DIM), *([(None, 2)] if layer.needs_prior else []))
     fill(layer)
     return layer
 
@@ -48,7 +48,7 @@ def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def vectors(layer: Any, x: Any, scenario: Any, **how: Any) -> np.ndarray:
     """Return the layer's vectors as ``(batch, tasks, width)``."""
-    out = [np.asarray(v) for v in layer(x, scenario, **how)]
+    out = [np.asarray(v) for v in layer(x, scenario, **{**asked(layer, x), **how})]
     assert [v.shape[1] for v in out] == [layer.width] * layer.tasks
     return np.stack(out, axis=1)
 
@@ -184,16 +184,16 @@ def gate_of(net: Any, z: np.ndarray) -> np.ndarray:
     return 2 * sigmoid(linear(out, relu(linear(hidden, z))))
 
 
-def scaled(gate: Any, x: np.ndarray, s: int) -> tuple[np.ndarray, np.ndarray]:
+def scaled(gate: Any, x: np.ndarray, s: int) -> np.ndarray:
     embedding = np.asarray(gate.embedding.embeddings)[s]
-    return embedding, gate_of(gate.gate, np.concatenate([embedding, x])) * x
+    return gate_of(gate.gate, np.concatenate([embedding, x])) * x
 
 
 def pepnet(layer: Any, x: np.ndarray, s: int) -> list[np.ndarray]:
-    embedding, x = scaled(layer.feature_gate, x, s)
+    prior, x = x[:2], scaled(layer.feature_gate, x, s)
     out = []
     for t in range(TASKS):
-        scales = gate_of(layer.layer_gates[t], np.concatenate([embedding, x]))
+        scales = gate_of(layer.layer_gates[t], np.concatenate([prior, x]))
         h = x
         for dense, scale in zip(
             layer.towers[t].layers, np.split(scales, np.cumsum(UNITS)[:-1]), strict=True
@@ -204,7 +204,7 @@ def pepnet(layer: Any, x: np.ndarray, s: int) -> list[np.ndarray]:
 
 
 def urlm(layer: Any, x: np.ndarray, s: int) -> list[np.ndarray]:
-    return mmoe(layer, scaled(layer.feature_gate, x, s)[1], s)
+    return mmoe(layer, scaled(layer.feature_gate, x, s), s)
 
 
 EQUATIONS: dict[str, Callable[[Any, np.ndarray, int], list[np.ndarray]]] = {
@@ -356,24 +356,61 @@ def test_pepnet_gates_do_not_pull_at_the_features() -> None:
     x, scenario = batch()
     for gate in (layer.feature_gate.gate, *layer.layer_gates):
         gate.layers[-1].kernel.assign(0 * gate.layers[-1].kernel)  # gates see nothing
+    prior = tf.constant(x[:, :2])
     with tf.GradientTape() as tape:
-        tape.watch(features := tf.constant(x))
-        value = tf.reduce_sum(layer(features, scenario)[0])
-    blind = tape.gradient(value, features)
+        tape.watch([features := tf.constant(x), prior])
+        value = tf.reduce_sum(layer(features, scenario, prior)[0])
+    blind, of_prior = tape.gradient(value, [features, prior])
+    assert not np.any(of_prior)
     layer.layer_gates[0].layers[-1].kernel.assign(
         layer.layer_gates[0].layers[-1].kernel + 0.3
     )
     with tf.GradientTape() as tape:
-        tape.watch(features := tf.constant(x))
-        value = tf.reduce_sum(layer(features, scenario)[0])
-    seeing = tape.gradient(value, features)
+        tape.watch([features := tf.constant(x), prior])
+        value = tf.reduce_sum(layer(features, scenario, prior)[0])
+    seeing, of_prior = tape.gradient(value, [features, prior])
     assert not np.allclose(blind, seeing)
-    eps, direction = 1e-2, np.random.default_rng(0).normal(size=x.shape)
-    total = (
-        vectors(layer, x + eps * direction, scenario)[:, 0].sum()
-        - vectors(layer, x - eps * direction, scenario)[:, 0].sum()
-    ) / (2 * eps)
-    assert abs(total - (np.asarray(seeing) * direction).sum()) > 1e-2
+
+    def slope(at: int, direction: np.ndarray) -> float:
+        """Finite difference along the features (0) or along the prior (1)."""
+        ends = []
+        for sign in (1, -1):
+            moved = [x, np.asarray(prior)]
+            moved[at] = moved[at] + sign * 1e-2 * direction[:, : moved[at].shape[1]]
+            out = vectors(layer, moved[0], scenario, prior=moved[1])
+            ends.append(out[:, 0].sum())
+        return (ends[0] - ends[1]) / 2e-2
+
+    direction = np.random.default_rng(0).normal(size=x.shape).astype("float32")
+    assert abs(slope(0, direction) - (seeing * direction).numpy().sum()) > 1e-2
+    full = (of_prior * direction[:, :2]).numpy().sum()  # the prior learns by the gates
+    assert abs(full) > 0.1 and slope(1, direction) == pytest.approx(full, 1e-2)
+
+
+def test_the_prior_is_the_vectors_of_user_item_and_author_and_no_other() -> None:
+    spec = replace(SPEC, fields={"category": 5, **SPEC.fields, "brand": 6})
+    model, (x, _) = make("pepnet", spec), rows(spec=spec)
+    table = model.embedding(x["fields"]).numpy()  # (rows, fields, dim)
+    expected = table[:, [1, 2, 0]].reshape(len(table), -1)
+    np.testing.assert_array_equal(model.prior(x), expected)
+    for kernel in (w for w in model.bottom.weights if w.name == "kernel"):
+        kernel.assign(0 * kernel)  # whatever is seen of a row now is the prior
+    before = model.logits(x)
+    for column, name in enumerate(spec.fields):
+        fields = x["fields"].copy()
+        fields[:, column] = (fields[:, column] + 1) % spec.fields[name]
+        moved = np.abs(model.logits({**x, "fields": fields}) - before).max()
+        assert (moved > 1e-4) == (name in ("user", "item", "category")), name
+
+
+@each_scheme
+def test_only_a_scheme_that_needs_a_prior_is_offered_one(scheme: str) -> None:
+    model, seen = make(scheme), []
+    call = model.sharing.call
+    names = inspect.signature(call).parameters
+    model.sharing.call = lambda *a, **k: (seen.append(set(k)), call(*a, **k))[1]
+    model(rows(4)[0])
+    assert ("prior" in names) == ("prior" in seen[0]) == model.sharing.needs_prior
 
 
 def test_cross_stitch_starts_near_the_identity() -> None:
@@ -578,7 +615,7 @@ def test_other_settings_survive_the_config(scheme: str) -> None:
     layer = SCHEMES[scheme](2, 3, (9, 4), **own)
     again = type(layer).from_config(layer.get_config())
     for one in (layer, again):
-        one.build((None, 5))
+        one.build((None, 5), *([(None, 2)] if layer.needs_prior else []))
     assert again.get_config() == layer.get_config()
     assert own.items() <= again.get_config().items()
     shapes = [[tuple(w.shape) for w in one.weights] for one in (layer, again)]
@@ -588,7 +625,7 @@ def test_other_settings_survive_the_config(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["pepnet", "urlm"])
 def test_gate_and_embedding_have_the_sizes_asked_for(scheme: str) -> None:
     layer = SCHEMES[scheme](2, 3, (9, 4), gate=7, embedding=6)
-    layer.build((None, 5))
+    layer.build((None, 5), *([(None, 2)] if layer.needs_prior else []))
     gate = layer.feature_gate
     shapes = [tuple(w.shape) for w in (*gate.embedding.weights, *gate.gate.weights)]
     assert shapes == [(3, 6), (11, 7), (7,), (7, 5), (5,)]

@@ -24,6 +24,9 @@ PREDICT_ROWS = 8192
 FEEDS = ("match", "vector")
 """How a history may enter."""
 
+PRIOR = ("user", "item", "author", "category")
+"""Fields whose vectors are the prior of a scheme that needs one, where there are."""
+
 PARTS = ("encoder", "sharing", "balance", "embedding")
 """Arguments that are layers."""
 
@@ -41,7 +44,8 @@ class UnifiedRecommender(Configured, keras.Model):
         :class:`~urlm_helpers.features.MeanPool`.
     sharing : Layer, optional
         From ``(batch, dim)`` and scenario to a list with one vector per task; by
-        default :class:`~urlm_helpers.sharing.MMoE`.
+        default :class:`~urlm_helpers.sharing.MMoE`. One that ``needs_prior`` is also
+        offered what :meth:`prior` returns.
     dim : int
         Length of an embedding.
     bottom : int
@@ -161,7 +165,8 @@ class UnifiedRecommender(Configured, keras.Model):
         if self.bottom_units:
             built(self.bottom, (None, width))
             width = self.bottom_units
-        built(self.sharing, (None, width))
+        prior = [(None, len(self._prior()) * dim)] if self.sharing.needs_prior else []
+        built(self.sharing, (None, width), *prior)
         vectors = len(spec.tasks) + len(self.imputed)
         built(self.heads, [(None, self.sharing.width + pairs)] * vectors)
         if self.balance is not None:
@@ -177,6 +182,16 @@ class UnifiedRecommender(Configured, keras.Model):
             )
             for side in (spec.user_side, spec.item_side)
         ]
+
+    def _prior(self) -> list[int]:
+        """Return the columns of the prior's fields."""
+        names = list(self.spec.fields)
+        return [names.index(name) for name in PRIOR if name in names]
+
+    def prior(self, x: Mapping[str, Any]) -> Any:
+        """Return the vectors of user, item and author, ``(batch, fields * dim)``."""
+        vectors = ops.take(self.embedding(x["fields"]), self._prior(), axis=1)
+        return ops.reshape(vectors, (-1, len(self._prior()) * self.dim))
 
     def pairs(self, x: Mapping[str, Any]) -> Any:
         """Return the products of user and item, ``(batch, match)``."""
@@ -229,7 +244,8 @@ class UnifiedRecommender(Configured, keras.Model):
         if self.bottom_units:
             features = self.bottom(features)  # (batch, bottom)
         scenario = ops.cast(x["scenario"], "int32")
-        vectors = self.sharing(features, scenario, training=training)
+        offered = {"prior": self.prior(x)} if self.sharing.needs_prior else {}
+        vectors = self.sharing(features, scenario, training=training, **offered)
         vectors = [*vectors, *(vectors[t] for t in self.imputed)]
         vectors = [ops.concatenate([v, *pairs], axis=-1) for v in vectors]
         own = scenario if self.heads.scenarios > 1 else 0 * scenario

@@ -1,7 +1,8 @@
 """The contract of every sharing scheme, and what the schemes build from.
 
 A scheme maps features ``(batch, dim)`` and a scenario index ``(batch,)`` to a list of
-vectors ``(batch, width)``, one per task; the model puts a linear output on each.
+vectors ``(batch, width)``, one per task; the model puts a linear output on each. One
+that says ``needs_prior`` gets the vectors of user, item and author besides.
 """
 
 from collections.abc import Sequence
@@ -69,6 +70,9 @@ class Sharing(Configured, keras.layers.Layer):
 
     scenario_heads = True
     """Whether each scenario has its own output for a task."""
+
+    needs_prior = False
+    """Whether it is called with ``prior`` too, the vectors of user, item and author."""
 
     def __init__(
         self, tasks: int, scenarios: int, units: Sequence[int] = (32,), **kwargs: Any

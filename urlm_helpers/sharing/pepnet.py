@@ -69,19 +69,19 @@ class FeatureGate(Configured, keras.layers.Layer):
 
 
 class PEPNet(Sharing):
-    r"""Gates from the scenario on the features, and from the person on every layer.
+    r"""Gates from the scenario on the features, and from the prior on every layer [1]_.
 
     .. math:: \delta(z) = 2 \sigma(W \, \mathrm{ReLU}(W' z + b') + b), \qquad
         x' = \delta_{ep}([e_s, \mathrm{sg}(x)]) \odot x
 
-    .. math:: h_t^{(l)} = \delta_t^{(l)}([e_s, \mathrm{sg}(x')]) \odot
+    .. math:: h_t^{(l)} = \delta_t^{(l)}([e_{prior}, \mathrm{sg}(x')]) \odot
         \mathrm{ReLU}(W_t^{(l)} h_t^{(l-1)} + b_t^{(l)}), \qquad h_t^{(0)} = x'
 
-    EPNet gates the features by the scenario's embedding :math:`e_s`, PPNet gates every
-    layer of every task's tower; no gradient goes through the gates' view of the
-    features, :math:`\mathrm{sg}` [1]_. The paper gives PPNet's gates the embeddings
-    of user, item and author as well, as a prior; here those are part of :math:`x`
-    already, and the gates see them there, without a gradient.
+    EPNet gates the features by the scenario's embedding :math:`e_s`. PPNet gates the
+    hidden units of every layer of every task's tower by the prior
+    :math:`e_{prior} = [e_{user}, e_{item}, e_{author}]`, whose vectors learn through
+    the gates. No gradient goes through the gates' view of the features,
+    :math:`\mathrm{sg}`.
 
     Parameters
     ----------
@@ -94,6 +94,15 @@ class PEPNet(Sharing):
     embedding : int
         Length of the scenario's embedding.
 
+    Notes
+    -----
+    Differs from the paper: EPNet's gate also sees counts of user and item within the
+    scenario there, here the scenario's embedding alone. The prior's vectors are those
+    of the model's one table, so what its features are is decided by the model. Each
+    scenario has its own linear output. With a dense layer before the sharing (the
+    model's ``bottom``) EPNet gates that layer's output; with 0 the features themselves,
+    as in the paper.
+
     References
     ----------
     .. [1] J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for
@@ -103,9 +112,12 @@ class PEPNet(Sharing):
     --------
     >>> import numpy as np
     >>> layer = PEPNet(tasks=2, scenarios=3, units=(8, 6))
-    >>> [v.shape[1] for v in layer(np.ones((5, 4), "float32"), np.zeros(5, int))]
+    >>> x, prior = np.ones((5, 4), "float32"), np.ones((5, 3), "float32")
+    >>> [v.shape[1] for v in layer(x, np.zeros(5, int), prior)]
     [6, 6]
     """
+
+    needs_prior = True
 
     def __init__(
         self,
@@ -119,9 +131,9 @@ class PEPNet(Sharing):
         super().__init__(tasks, scenarios, units, **kwargs)
         self.gate_units, self.embedding_dim = gate, embedding
 
-    def build(self, x_shape: Any) -> None:
+    def build(self, x_shape: Any, prior_shape: Any) -> None:
         """Create gates and towers."""
-        seen = (None, self.embedding_dim + x_shape[-1])
+        seen = (None, prior_shape[-1] + x_shape[-1])
         gate = FeatureGate(
             self.scenarios, self.gate_units, self.embedding_dim, name="feature_gate"
         )
@@ -132,10 +144,10 @@ class PEPNet(Sharing):
         ]
         self.towers = towers(self.tasks, self.units, x_shape)
 
-    def call(self, x: Any, scenario: Any) -> list[Any]:
-        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
+    def call(self, x: Any, scenario: Any, prior: Any) -> list[Any]:
+        """Map ``(batch, dim)`` and a prior to one ``(batch, units[-1])`` per task."""
         x = self.feature_gate(x, scenario)
-        seen = self.feature_gate.seen(x, scenario)
+        seen = ops.concatenate([prior, ops.stop_gradient(x)], axis=-1)
         vectors = []
         for gate, layers in zip(self.layer_gates, self.towers, strict=True):
             scales = 2.0 * gate(seen)  # (batch, sum of units)
