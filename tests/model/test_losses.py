@@ -11,6 +11,7 @@ keras = pytest.importorskip("keras")
 
 from keras import ops  # noqa: E402
 
+from urlm_helpers.evaluation import effective_sample_size  # noqa: E402
 from urlm_helpers.model import (  # noqa: E402
     DoublyRobustLoss,
     EntireSpaceLoss,
@@ -25,7 +26,7 @@ from urlm_helpers.training import fit  # noqa: E402
 Array = np.ndarray
 FUNNELS = [[-1, 0, 1], [-1, 0, 0]]
 LOSSES = [FunnelLoss, EntireSpaceLoss, InversePropensityLoss, DoublyRobustLoss]
-COUNTERFACTUAL: dict[str, Any] = {"clip": 0.05, "entire_space": 0.3}
+COUNTERFACTUAL: dict[str, Any] = {"clip": 0.05, "entire_space": 0.3, "child": 0.7}
 
 
 def options(loss: type[FunnelLoss]) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def by_hand(
 ) -> Array:
     """Work a loss out row by row, from probabilities, in NumPy."""
     sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
-    n, clip, share = len(parents), *COUNTERFACTUAL.values()
+    n, clip, share, counts = len(parents), *COUNTERFACTUAL.values()
+    rows_each = np.where(y[:, 0] == 1, 1, 1 / rate).mean()  # rows there were, by logged
     children = [t for t in range(n) if parents[t] >= 0]
     out = np.zeros((len(y), n))
     for row, task in np.ndindex(*out.shape):
@@ -84,6 +86,7 @@ def by_hand(
                 stands_for = 1 if y[row, 0] else 1 / rate
                 off = error - guess
                 out[row, task] = stands_for * guess + inverse * (off + off**2)
+            out[row, task] *= counts / rows_each
             out[row, task] += share * joint
     return out
 
@@ -252,6 +255,27 @@ def test_only_propensities_undo_the_selection_of_clicked_rows() -> None:
     assert far(clicked) > 20
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.02])
+def test_a_child_counts_as_its_root_however_few_negatives_were_logged(
+    rate: float,
+) -> None:
+    """A mean of row weights of 1 is what a root has, and no more."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.002, 0.02, 200_000)
+    click = rng.random(p.size) < p
+    kept = click | (rng.random(p.size) < rate)
+    y = np.stack([click, click & (rng.random(p.size) < 0.3)], axis=1)[kept]
+    z = np.stack([np.log(p / (1 - p)), 0 * p], axis=1)[kept].astype("float32")
+    loss = InversePropensityLoss([-1, 0], rate, clip=1e-4)
+    weights = np.asarray(loss.row_weights(y, z))
+    assert (weights[:, 0] == 1).all() and not weights[y[:, 0] == 0, 1].any()
+    assert weights[:, 1].mean() == pytest.approx(1, abs=0.06)
+    own = 1 / p[kept][y[:, 0] == 1]  # the scale says nothing of how many rows count
+    size = effective_sample_size(weights[:, 1])
+    assert size == pytest.approx(own.sum() ** 2 / (own**2).sum(), rel=1e-4)
+    assert 0.5 * click.sum() < size < 0.9 * click.sum()
+
+
 def test_doubly_robust_moves_the_child_as_propensities_do() -> None:
     tf = pytest.importorskip("tensorflow")
     parents = [-1, 0, 1]
@@ -301,6 +325,7 @@ def test_what_a_loss_refuses() -> None:
         with pytest.raises(ValueError, match="positive weights"):
             kind([-1, 0], weights=[1.0])
     bad: list[dict[str, Any]] = [{"clip": 0.0}, {"clip": 1.5}, {"entire_space": -1.0}]
+    bad += [{"child": 0.0}]
     for wrong in bad:
         with pytest.raises(ValueError, match="clip lies in"):
             InversePropensityLoss([-1, 0], **wrong)

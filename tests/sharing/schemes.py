@@ -26,6 +26,7 @@ from urlm_helpers.sharing import (
     Separate,
     SharedBottom,
     Sharing,
+    TaskTowers,
 )
 
 SCHEMES: dict[str, Callable[..., Sharing]] = {
@@ -40,6 +41,7 @@ SCHEMES: dict[str, Callable[..., Sharing]] = {
     "hinet": HiNet,
     "star": STAR,
     "pepnet": PEPNet,
+    "task_towers": TaskTowers,
     "aitm": AITM,
     "urlm": URLM,
 }

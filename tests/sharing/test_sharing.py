@@ -89,6 +89,11 @@ def separate(layer: Any, x: np.ndarray, s: int) -> list[np.ndarray]:
     return [mlp(by_name[f"tower_{s}_{t}"], x) for t in range(TASKS)]
 
 
+def task_towers(layer: Any, x: np.ndarray, s: int) -> list[np.ndarray]:
+    assert len(layer.weights) == 2 * len(UNITS) * TASKS
+    return [mlp(tower, x) for tower in layer.towers]
+
+
 def mixture(layer: Any, x: np.ndarray, gate: np.ndarray) -> np.ndarray:
     weight = softmax(gate)
     return sum(w * mlp(f, x) for w, f in zip(weight, layer.experts, strict=True))
@@ -219,6 +224,7 @@ EQUATIONS: dict[str, Callable[[Any, np.ndarray, int], list[np.ndarray]]] = {
     "hinet": hinet,
     "star": star,
     "pepnet": pepnet,
+    "task_towers": task_towers,
     "urlm": urlm,
 }
 

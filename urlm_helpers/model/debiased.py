@@ -11,6 +11,7 @@ from urlm_helpers.model.losses import (
     _joint_cross_entropy,
     _log_probabilities,
     _of_parents,
+    at_least_float32,
 )
 
 
@@ -22,7 +23,7 @@ class InversePropensityLoss(FunnelLoss):
     that, its mean is the mean error over *all* rows, provided that :math:`\hat p` is
     right and the features explain both events:
 
-    .. math:: L_t = w_t \Big( \frac{o \, \delta_t}{\max(\hat p, c)}
+    .. math:: L_t = w_t \Big( \frac{\lambda_c}{m} \frac{o \, \delta_t}{\max(\hat p, c)}
         + \lambda H(y_t, P_t) \Big)
 
     :math:`\hat p` is the model's own product along the ancestors; no gradient flows
@@ -30,9 +31,10 @@ class InversePropensityLoss(FunnelLoss):
     that of :class:`EntireSpaceLoss`. Roots contribute their cross-entropy.
 
     Where negatives were down-sampled, :math:`\hat p` is the probability *before* that:
-    every row with an event was kept, so the sum is unbiased for all rows that there
-    were. The loss is its mean over the logged rows, which are fewer: a child then
-    counts more against the root than without down-sampling; see ``weights``.
+    every row with an event was kept, so the sum over the logged rows is unbiased for
+    all rows that there were. To count no more than the root, which counts once per
+    logged row, it is divided by :math:`m`, how many rows there were for each logged
+    one (in the batch; 1 without down-sampling).
 
     Parameters
     ----------
@@ -43,12 +45,20 @@ class InversePropensityLoss(FunnelLoss):
         by :math:`1/c`, at the price of a bias in rows with smaller ones.
     entire_space : float
         :math:`\lambda`.
+    child : float
+        :math:`\lambda_c`, what a child's corrected error counts.
 
     Raises
     ------
     ValueError
-        As of :class:`FunnelLoss`; if ``clip`` is not in (0, 1] or ``entire_space`` is
-        negative.
+        As of :class:`FunnelLoss`; if ``clip`` is not in (0, 1], ``entire_space`` is
+        negative or ``child`` is not positive.
+
+    Notes
+    -----
+    Differs from the paper: it has one child, here every step behind the root is
+    corrected, by its ancestors' product. The paper knows no down-sampling and no
+    :math:`m`.
 
     References
     ----------
@@ -71,21 +81,45 @@ class InversePropensityLoss(FunnelLoss):
         weights: Sequence[float] | None = None,
         clip: float = 0.01,
         entire_space: float = 1.0,
+        child: float = 1.0,
         name: str = "inverse_propensity",
         **kwargs: Any,
     ) -> None:
         super().__init__(parents, negative_rate, weights, name, **kwargs)
-        if not 0 < clip <= 1 or not entire_space >= 0:
+        if not 0 < clip <= 1 or not entire_space >= 0 or not child > 0:
             raise ValueError(
-                "clip lies in (0, 1] and entire_space is not negative, "
-                f"got {clip} and {entire_space}"
+                "clip lies in (0, 1], entire_space is not negative and child is "
+                f"positive, got {clip}, {entire_space} and {child}"
             )
         self.clip, self.entire_space = float(clip), float(entire_space)
+        self.child = float(child)
 
     def errors(self, y_true: Any, y_pred: Any) -> Any:
         """Return what each task adds, without its weight, ``(batch, tasks)``."""
         y, z = self._labels_and_logits(y_true, y_pred)
-        return self._inverse(y, y_pred) * _cross_entropy(y, z) + self._joint(y, z)
+        inverse = self._scale(y) * self._inverse(y, y_pred)
+        return inverse * _cross_entropy(y, z) + self._joint(y, z)
+
+    def row_weights(self, y_true: Any, y_pred: Any) -> Any:
+        """Return what a row's error counts for each task, ``(batch, tasks)``.
+
+        0 where the parent did not happen, 1 for roots; without :math:`w_t`. How many
+        rows a child learns from in effect is the ``effective_sample_size`` of its
+        column, see `urlm_helpers.evaluation`.
+        """
+        z = at_least_float32(y_pred)
+        y = ops.cast(y_true, z.dtype)
+        return self._scale(y) * self._inverse(y, z)
+
+    def _rows(self, y: Any) -> Any:
+        """Return how many rows each logged one stands for, ``(batch, 1)``."""
+        root = y[:, self.parents.index(-1)][:, None]
+        return root + (1.0 - root) / self.negative_rate
+
+    def _scale(self, y: Any) -> Any:
+        """Return the factor of each task's corrected errors, ``(tasks,)``."""
+        is_child = ops.convert_to_tensor([p >= 0 for p in self.parents], y.dtype)
+        return ops.where(is_child > 0, self.child / ops.mean(self._rows(y)), 1.0)
 
     def _inverse(self, y: Any, z: Any) -> Any:
         """Return what a row's error counts, ``(batch, tasks)``; 1 for roots."""
@@ -107,8 +141,8 @@ class DoublyRobustLoss(InversePropensityLoss):
     :math:`\hat\delta_t = \mathrm{softplus}(c_t)` guesses the child's error where its
     parent did not happen. The mean is right if the guess *or* :math:`\hat p` is:
 
-    .. math:: L_t = w_t \Big( \hat\delta_t + \frac{o}{\hat p}
-        (\delta_t - \hat\delta_t) + \frac{o}{\hat p} (\delta_t - \hat\delta_t)^2
+    .. math:: L_t = w_t \Big( \frac{\lambda_c}{m} \Big[ \hat\delta_t + \frac{o}{\hat p}
+        (\delta_t - \hat\delta_t) + \frac{o}{\hat p} (\delta_t - \hat\delta_t)^2 \Big]
         + \lambda H(y_t, P_t) \Big)
 
     with :math:`\hat p` clipped and without gradient as in
@@ -129,7 +163,7 @@ class DoublyRobustLoss(InversePropensityLoss):
 
     Parameters
     ----------
-    parents, negative_rate, weights, clip, entire_space
+    parents, negative_rate, weights, clip, entire_space, child
         As of :class:`InversePropensityLoss`.
 
     References
@@ -162,6 +196,5 @@ class DoublyRobustLoss(InversePropensityLoss):
         guess = ops.stack([by_task.get(t, none) for t in range(n)], axis=1)
         is_child = ops.convert_to_tensor([p >= 0 for p in self.parents], z.dtype)
         missed = is_child * ops.square(ops.stop_gradient(error) - guess)
-        root = y[:, self.parents.index(-1)][:, None]
-        rows = root + (1.0 - root) / self.negative_rate
-        return rows * guess + inverse * (error - guess + missed) + self._joint(y, z)
+        each = self._rows(y) * guess + inverse * (error - guess + missed)
+        return self._scale(y) * each + self._joint(y, z)

@@ -7,7 +7,7 @@ from urlm_helpers.sharing.bottoms import (
     Separate,
     SharedBottom,
 )
-from urlm_helpers.sharing.chains import AITM
+from urlm_helpers.sharing.chains import AITM, TaskTowers
 from urlm_helpers.sharing.experts import HMoE, MMoE, OMoE
 from urlm_helpers.sharing.levels import PLE, HiNet
 from urlm_helpers.sharing.pepnet import FeatureGate, PEPNet

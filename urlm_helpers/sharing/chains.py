@@ -1,4 +1,4 @@
-"""Sharing along a funnel: what a task learned is handed on to the next one."""
+"""Sharing along a funnel: a tower per task, and what one hands on to the next."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,54 @@ from keras import ops
 
 from urlm_helpers.features.base import Configured, built, dense
 from urlm_helpers.sharing.base import Sharing, towers
+
+
+class TaskTowers(Sharing):
+    """A tower for each task over shared features: the networks of ESMM [1]_.
+
+    With :class:`~urlm_helpers.model.EntireSpaceLoss` it is ESMM, with
+    :class:`~urlm_helpers.model.InversePropensityLoss` or
+    :class:`~urlm_helpers.model.DoublyRobustLoss` ESCM² [2]_. Without a dense layer
+    before the sharing (the model's ``bottom=0``) the tasks share the embeddings and no
+    layer, as in the papers.
+
+    Parameters
+    ----------
+    tasks, scenarios : int
+        How many there are.
+    units : sequence of int
+        Widths of each tower's layers.
+
+    Notes
+    -----
+    Differs from the paper: it has two tasks and one scenario; here every task of the
+    funnel has a tower, which serves all scenarios, and each scenario its own linear
+    output. The model's encoder of the history and its ``match`` are shared too.
+
+    References
+    ----------
+    .. [1] X. Ma et al., "Entire Space Multi-Task Model: An Effective Approach for
+       Estimating Post-Click Conversion Rate", SIGIR 2018. arXiv:1804.07931
+    .. [2] H. Wang et al., "ESCM²: Entire Space Counterfactual Multi-Task Model for
+       Post-Click Conversion Rate Estimation", SIGIR 2022. arXiv:2204.05125
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TaskTowers(tasks=2, scenarios=3, units=(8,))
+    >>> [v.shape[1] for v in layer(np.ones((5, 4), "float32"), np.zeros(5, int))]
+    [8, 8]
+    >>> layer.count_params() == 2 * (4 + 1) * 8
+    True
+    """
+
+    def build(self, x_shape: Any) -> None:
+        """Create one tower per task."""
+        self.towers = towers(self.tasks, self.units, x_shape)
+
+    def call(self, x: Any, scenario: Any) -> list[Any]:
+        """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
+        return [tower(x) for tower in self.towers]
 
 
 class _Link(Configured, keras.layers.Layer):
@@ -35,7 +83,7 @@ class _Link(Configured, keras.layers.Layer):
         return ops.einsum("bu,bud->bd", share, self.value(u))
 
 
-class AITM(Sharing):
+class AITM(TaskTowers):
     r"""Adaptive information transfer along the steps of a funnel [1]_.
 
     Each task :math:`t` has a tower, which gives :math:`q_t`. A task with a parent also
@@ -48,9 +96,8 @@ class AITM(Sharing):
     A root's :math:`z` is its :math:`q`. Each link has its own :math:`g` (one dense
     layer with ReLU) and its own linear :math:`h_1, h_2, h_3`.
 
-    The paper adds a loss :math:`\max(\hat y_t - \hat y_{t-1}, 0)` to keep a step from
-    being more probable than the one before it. In this package probabilities multiply
-    along the funnel, so that it is 0 by construction and there is none.
+    The paper's loss is the cross-entropy of each step's probability :math:`\hat y_t`
+    over *all* rows: here that is :class:`~urlm_helpers.model.EntireSpaceLoss`.
 
     Parameters
     ----------
@@ -66,6 +113,15 @@ class AITM(Sharing):
     ------
     ValueError
         If there is not one parent per task, or one does not come before its child.
+
+    Notes
+    -----
+    Differs from the paper: its output on :math:`z_t` is the logit of :math:`\hat y_t`
+    itself, and a penalty on :math:`\max(\hat y_t - \hat y_{t-1}, 0)`, the behavioral
+    expectation calibrator, discourages a step from being more probable than the one
+    before. Here the output is the logit given the step before, and :math:`\hat y_t` the
+    product along the funnel: the calibrator is 0 by construction and left out. A
+    funnel may branch. Each scenario has its own linear output.
 
     References
     ----------
@@ -102,7 +158,7 @@ class AITM(Sharing):
 
     def build(self, x_shape: Any) -> None:
         """Create one tower per task and one link per child."""
-        self.towers = towers(self.tasks, self.units, x_shape)
+        super().build(x_shape)
         children = [t for t, p in enumerate(self.parents) if p >= 0]
         shape = (None, self.width)
         self._links = [built(_Link(name=f"link_{t}"), shape) for t in children]
@@ -110,12 +166,9 @@ class AITM(Sharing):
 
     def call(self, x: Any, scenario: Any) -> list[Any]:
         """Map ``(batch, dim)`` to one ``(batch, units[-1])`` per task."""
-        vectors: list[Any] = []
-        for task, parent in enumerate(self.parents):
-            own = self.towers[task](x)
-            if parent >= 0:
-                own = self.links[task](vectors[parent], own)
-            vectors.append(own)
+        vectors = super().call(x, scenario)
+        for task, link in self.links.items():
+            vectors[task] = link(vectors[self.parents[task]], vectors[task])
         return vectors
 
     def shares(self, x: Any, scenario: Any) -> dict[int, Any]:
