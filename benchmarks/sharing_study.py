@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ from urlm_helpers.sharing import (
     PEPNet,
     Separate,
     SharedBottom,
+    TaskTowers,
 )
 from urlm_helpers.training import fit
 from urlm_helpers.world import World, best_on_observables, expected_auc, popularity
@@ -94,12 +95,12 @@ SCHEMES = {
     "HiNet": Scheme(HiNet),
     "STAR": Scheme(STAR),
     "PEPNet": Scheme(PEPNet),
-    "AITM": Scheme(AITM),
-    "ESMM": Scheme(SharedBottom, EntireSpaceLoss),
-    "ESCM2-IPS": Scheme(SharedBottom, InversePropensityLoss),
-    "ESCM2-DR": Scheme(SharedBottom, DoublyRobustLoss),
+    "AITM": Scheme(AITM, EntireSpaceLoss),
+    "ESMM": Scheme(TaskTowers, EntireSpaceLoss),
+    "ESCM2-IPS": Scheme(TaskTowers, InversePropensityLoss),
+    "ESCM2-DR": Scheme(TaskTowers, DoublyRobustLoss),
     "MMoE + uncertainty": Scheme(MMoE, None, UncertaintyWeights),
-    "MMoE + GradNorm": Scheme(MMoE, None, GradNorm),
+    "MMoE + GradNorm": Scheme(MMoE, None, partial(GradNorm, "expert_0/dense_1")),
     "MMoE + PCGrad": Scheme(MMoE, None, PCGrad),
     "URLM": Scheme(URLM),
 }

@@ -30,6 +30,11 @@ Array = np.ndarray
 SCHEMES: list[type[Balance]] = [UncertaintyWeights, GradNorm, PCGrad]
 
 
+def balance(scheme: type[Balance], layer: str = "shared/bottom") -> Balance:
+    """Return a scheme with its defaults; GradNorm looks at a layer."""
+    return scheme(layer=layer) if scheme is GradNorm else scheme()
+
+
 @keras.saving.register_keras_serializable("test_balance")
 class Decayed(SharedBottom):
     """A shared bottom that adds a penalty to the loss by itself."""
@@ -66,7 +71,7 @@ def make(
         tasks=names,
         funnel={},
     )
-    layer = sharing(tasks, 1, (6,))
+    layer = sharing(tasks, 1, (6,), name="shared")
     model = UnifiedRecommender(
         spec, sharing=layer, dim=4, balance=balance, **{"bottom": 5, **options}
     )
@@ -148,7 +153,7 @@ def test_one_task_alone_learns_as_without(scheme: type[Balance]) -> None:
     x, y = log(1)
     loss = FunnelLoss([-1], weights=[2.5])
     plain = step(make(1), x, y, loss)
-    assert_same(step(make(1, scheme()), x, y, loss), plain)
+    assert_same(step(make(1, balance(scheme)), x, y, loss), plain)
     assert max(np.abs(g).max() for g in plain.values()) > 0.1
 
 
@@ -156,10 +161,9 @@ def test_one_task_alone_learns_as_without(scheme: type[Balance]) -> None:
 def test_a_penalty_that_a_layer_adds_stays(scheme: type[Balance]) -> None:
     x, y = log(1)
     plain = step(make(1, sharing=Decayed), x, y)
-    assert_same(step(make(1, scheme(), Decayed), x, y), plain)
-    own = "/bottom/dense_0/kernel"
-    without = step(make(1), x, y)[f"shared_bottom{own}"]
-    assert np.abs(plain[f"decayed{own}"] - without).max() > 0.05
+    assert_same(step(make(1, balance(scheme), Decayed), x, y), plain)
+    own = "shared/bottom/dense_0/kernel"
+    assert np.abs(plain[own] - step(make(1), x, y)[own]).max() > 0.05
 
 
 def test_gradients_without_a_conflict_add_up() -> None:
@@ -234,22 +238,30 @@ def test_the_order_is_random_and_repeats_with_the_seed() -> None:
         )
 
 
-@pytest.mark.parametrize("options", [{}, {"crosses": 1, "bottom": 0}, {"bottom": 0}])
-def test_gradnorm_weighs_the_losses_and_looks_at_the_last_shared_layer(
-    options: dict[str, Any],
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        ("shared/bottom", {}),
+        ("cross_0", {"crosses": 1, "bottom": 0}),
+        ("table", {"bottom": 0}),
+    ],
+)
+def test_gradnorm_weighs_the_losses_and_looks_at_the_layer_that_it_was_told(
+    layer: str, options: dict[str, Any]
 ) -> None:
     x, y = log(3)
-    balance = GradNorm(alpha=0.7, learning_rate=0.1)
+    balance = GradNorm(layer, alpha=0.7, learning_rate=0.1)
     model, loss = make(3, balance, **options), FunnelLoss([-1, -1, -1])
+    balance.seen.assign(balance.batches)
     w = np.array([0.6, 1.4, 1.0])  # of two, only the signs would count
     first = np.array([0.9, 0.5, 0.7])
     balance.task_weights.assign(w)
     balance.first.assign(first)
     each = by_task(model, x, y, loss)
-    start = "bottom/" if not options else "cross/" if len(options) > 1 else "field_emb"
-    layer = [n for n in each[0] if n.startswith(start)]
-    assert layer
-    norms = np.array([np.sqrt(sum((g[n] ** 2).sum() for n in layer)) for g in each])
+    start = {"cross_0": "cross/", "table": "field_emb"}.get(layer, layer)
+    own = [n for n in each[0] if n.startswith(start)]
+    assert own
+    norms = np.array([np.sqrt(sum((g[n] ** 2).sum() for n in own)) for g in each])
     losses = np.mean(loss.tasks(y, np.asarray(model(x))), axis=0)
     got = step(model, x, y, loss, xla=not options)
     assert_same(
@@ -264,8 +276,32 @@ def test_gradnorm_weighs_the_losses_and_looks_at_the_last_shared_layer(
     np.testing.assert_array_equal(np.asarray(balance.first), first.astype("float32"))
 
 
+def test_gradnorm_refuses_a_layer_that_is_not_there_or_not_one() -> None:
+    x, y = log(2)
+    for name, count in (("cross_0", 0), ("bott", 0), ("bottom", 2), ("dense_0", 2)):
+        model = make(2, GradNorm(name))
+        with pytest.raises(ValueError, match=f"'{name}' names {count} of .*shared/bot"):
+            step(model, x, y)
+
+
+def test_gradnorm_starts_from_the_mean_of_the_first_batches() -> None:
+    layer = GradNorm("any", alpha=1.0, learning_rate=0.1, batches=3)
+    layer.build((2,))
+    drawn = np.array([[0.6, 0.0], [0.9, 0.3], [0.6, 0.6], [0.7, 0.1]], "float32")
+    norms = np.ones(2, "float32")
+    for k, losses in enumerate(drawn[:3]):
+        layer.update(losses, norms)
+        mean = drawn[: k + 1].mean(0)
+        np.testing.assert_allclose(np.asarray(layer.first), mean, rtol=1e-6)
+        np.testing.assert_array_equal(np.asarray(layer.task_weights), [1, 1])
+    layer.update(drawn[3], norms)
+    np.testing.assert_allclose(np.asarray(layer.first), [0.7, 0.3], rtol=1e-6)
+    w = np.exp(0.1 * np.array([1, -1]))  # the second one fell to a third
+    np.testing.assert_allclose(np.asarray(layer.task_weights), 2 * w / w.sum(), 1e-5)
+
+
 def test_gradnorm_evens_norms_out_and_pulls_the_slow_task() -> None:
-    even, pulled = GradNorm(alpha=0.0), GradNorm(alpha=1.0)
+    even, pulled = (GradNorm("any", alpha=a, batches=1) for a in (0.0, 1.0))
     for layer in (even, pulled):
         layer.build((2,))
         layer.update(np.array([1.0, 0.0], "float32"), np.array([1.0, 0.0], "float32"))
@@ -284,7 +320,7 @@ def test_gradnorm_evens_norms_out_and_pulls_the_slow_task() -> None:
 
 def test_gradnorm_favors_the_task_that_does_not_get_better() -> None:
     x, y = log(2, rows=640)
-    balance = GradNorm(alpha=2.0, learning_rate=0.05)
+    balance = GradNorm("shared/bottom", alpha=2.0, learning_rate=0.05, batches=4)
     model = make(2, balance)
     parts = {"train": np.arange(512), "valid": np.arange(512, 640)}
     settings: dict[str, Any] = {"epochs": 15, "patience": 15, "batch_size": 64}
@@ -332,7 +368,8 @@ def test_a_balanced_model_repeats_itself_and_can_be_saved(
     scheme: type[Balance], tmp_path: Any
 ) -> None:
     x, y = log(3, rows=240)
-    model = make(3, scheme(), MMoE)
+    own_layer = "shared/expert_0/dense_0"
+    model = make(3, balance(scheme, own_layer), MMoE)
     parts = {"train": np.arange(200), "valid": np.arange(200, 240)}
     weights = []
     for _ in range(2):
@@ -344,7 +381,7 @@ def test_a_balanced_model_repeats_itself_and_can_be_saved(
         np.testing.assert_array_equal(one, two)
     assert table["train_loss"].iloc[-1] < table["train_loss"].iloc[0]
     own = model.balance.get_weights()
-    fresh = make(3, scheme(), MMoE).balance.get_weights()
+    fresh = make(3, balance(scheme, own_layer), MMoE).balance.get_weights()
     assert any(not np.array_equal(a, b) for a, b in zip(own, fresh, strict=True))
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -370,13 +407,14 @@ def test_other_backends_are_told_what_to_take(
     scheme: type[Balance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = log(2)
-    model = make(2, scheme())
+    model = make(2, balance(scheme))
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(NotImplementedError, match="on jax take UncertaintyWeights"):
         model.train_step([], (x, y))  # there a step gets the state too
 
 
 def test_what_gradnorm_refuses() -> None:
-    for wrong in ({"alpha": -1.0}, {"learning_rate": 0.0}):
+    bad: list[dict[str, Any]] = [{"alpha": -1.0}, {"learning_rate": 0.0}]
+    for wrong in (*bad, {"batches": 0}):
         with pytest.raises(ValueError, match="alpha is not negative"):
-            GradNorm(**wrong)
+            GradNorm("bottom", **wrong)

@@ -28,6 +28,7 @@ from urlm_helpers.sharing import (  # noqa: E402
 from urlm_helpers.training import fit  # noqa: E402
 
 TASKS, SCENARIOS, UNITS, DIM, ROWS = 3, 4, (7, 5), 6, 24
+OURS = ("fully_shared", "separate", "urlm")
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 
 
@@ -250,6 +251,15 @@ def test_a_tower_per_task_comes_behind_the_mixture(scheme: str) -> None:
     got = vectors(layer, x, scenario)
     assert got.shape == (ROWS, TASKS, 2) and len(layer.towers) == TASKS
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@each_scheme
+def test_what_differs_from_the_paper_stands_in_the_notes(scheme: str) -> None:
+    text = inspect.getdoc(SCHEMES[scheme]) or ""
+    _, _, notes = text.partition("Notes\n-----\n")
+    differs = notes.split("\n\n")[0]
+    assert differs.startswith("Differs from the paper: ") and differs.endswith(".")
+    assert ("there is none" in differs) == (scheme in OURS)
 
 
 # --- gates, towers and gradients --------------------------------------------------

@@ -129,26 +129,37 @@ class GradNorm(_PerTask):
     over :math:`w`, with the second term held fixed: a task whose loss fell less than
     the others' gets a larger gradient.
 
-    :math:`W` are the weights of the last layer in front of the sharing: the model's
-    ``bottom``, else its last cross layer, else the embedding table. Two things differ
-    from the paper. The step is taken on :math:`\ln w_k` and relative to
-    :math:`\bar G`, so that no weight can become negative and the rate means the same
-    whatever the size of the losses. And :math:`L_k(0)` is the loss of the first batch
-    in which it is positive, as a rare child's may be 0 before.
+    :math:`W` are the weights of one layer that all tasks share, the last such layer in
+    the paper.
 
     Parameters
     ----------
+    layer : str
+        That layer's name, with those of the parts around it where needed:
+        ``"cross_0"``, or ``"mine/bottom"`` for ``SharedBottom(..., name="mine")``.
     alpha : float
         How strongly the rates are pulled together; 0 makes all norms equal.
     learning_rate : float
         Step size of the weights.
+    batches : int
+        Number of batches whose mean loss is :math:`L_k(0)`; the weights stay at 1 as
+        long.
 
     Raises
     ------
     ValueError
-        If ``alpha`` is negative or ``learning_rate`` is not positive.
+        If ``alpha`` is negative, ``learning_rate`` is not positive, or ``batches`` is
+        less than 1; on training, if the model has no layer of this name, or several.
     NotImplementedError
         On training with another backend than TensorFlow.
+
+    Notes
+    -----
+    Differs from the paper: the step is taken on :math:`\ln w_k` and relative to
+    :math:`\bar G`, so that no weight can become negative and the rate means the same
+    whatever the size of the losses. The paper takes :math:`L_k(0)` from the first batch
+    or from theory; a rare task's first batch says little, so here it is a mean over
+    several. Where even that is 0, it is the first loss that is not.
 
     References
     ----------
@@ -159,7 +170,7 @@ class GradNorm(_PerTask):
     Examples
     --------
     >>> import numpy as np
-    >>> layer = GradNorm(alpha=1.0)
+    >>> layer = GradNorm("bottom", alpha=1.0, batches=1)
     >>> layer.build((2,))
     >>> first, later = np.array([0.7, 0.7]), np.array([0.7, 0.1])
     >>> for losses in (first, later):  # the second task learns faster
@@ -170,22 +181,29 @@ class GradNorm(_PerTask):
     """
 
     def __init__(
-        self, alpha: float = 1.5, learning_rate: float = 0.025, **kwargs: Any
+        self,
+        layer: str,
+        alpha: float = 1.5,
+        learning_rate: float = 0.025,
+        batches: int = 20,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not alpha >= 0 or not learning_rate > 0:
+        if not alpha >= 0 or not learning_rate > 0 or batches < 1:
             raise ValueError(
-                "alpha is not negative and learning_rate is positive, "
-                f"got {alpha} and {learning_rate}"
+                "alpha is not negative, learning_rate is positive and batches is 1 or "
+                f"more, got {alpha}, {learning_rate} and {batches}"
             )
         self.alpha, self.learning_rate = float(alpha), float(learning_rate)
+        self.layer, self.batches = layer, batches
 
     def build(self, losses_shape: Sequence[int]) -> None:
-        """Create the weights and the memory of the first losses."""
+        """Create the weights, and the memory of the first losses."""
         super().build(losses_shape)
         make, shape = self.add_weight, (self.tasks,)
         self.task_weights = make(shape, "ones", trainable=False, name="task_weights")
         self.first = make(shape, "zeros", trainable=False, name="first")
+        self.seen = make((), "zeros", trainable=False, name="seen")
 
     def call(self, losses: Any) -> Any:
         """Map the mean loss of each task, ``(tasks,)``, to one number."""
@@ -202,9 +220,12 @@ class GradNorm(_PerTask):
             :math:`\|\nabla_W L_k\|`, without the weight.
         """
         losses, norms = ops.convert_to_tensor(losses), ops.convert_to_tensor(norms)
-        first = ops.convert_to_tensor(self.first)
-        first = ops.where(first > 0, first, losses)
+        first, seen = map(ops.convert_to_tensor, (self.first, self.seen))
+        early = seen < self.batches
+        mean = first + (losses - first) / (seen + 1.0)
+        first = ops.where(early, mean, ops.where(first > 0, first, losses))
         self.first.assign(first)
+        self.seen.assign(ops.minimum(seen + 1.0, float(self.batches)))
         left = ops.where(first > 0, losses / ops.where(first > 0, first, 1.0), 1.0)
         rate = _divide(left, ops.mean(left))
         w = ops.convert_to_tensor(self.task_weights)
@@ -215,7 +236,25 @@ class GradNorm(_PerTask):
         moved = w * ops.exp(-self.learning_rate * slope)
         moved = self.tasks * moved / ops.sum(moved)
         # where the scaled gradients of half precision overflow, no step is taken
-        self.task_weights.assign(ops.where(ops.all(ops.isfinite(norms)), moved, w))
+        steps = ops.logical_and(ops.logical_not(early), ops.all(ops.isfinite(norms)))
+        self.task_weights.assign(ops.where(steps, moved, w))
+
+    def shared(self, model: keras.Model) -> list[Any]:
+        """Return the weights of the named layer of a model."""
+        variables, found = model.trainable_variables, dict[str, list[Any]]()
+        for v in variables:
+            around, name, _ = f"/{v.path}".partition(f"/{self.layer}/")
+            if name:
+                found.setdefault(around, []).append(v.value)
+        if len(found) != 1:
+            layers = sorted(
+                {v.path.rpartition("/")[0] for v in model.trainable_variables}
+            )
+            raise ValueError(
+                "GradNorm needs the name of one layer that all tasks share; "
+                f"{self.layer!r} names {len(found)} of {layers}"
+            )
+        return found.popitem()[1]
 
     def gradients(
         self, model: keras.Model, tape: Any, each: Sequence[Any], losses: Any
@@ -223,13 +262,7 @@ class GradNorm(_PerTask):
         """Return the gradient of the weighted sum; move the weights."""
         import tensorflow as tf
 
-        layer = model.embedding
-        if model.bottom_units:
-            layer = model.bottom
-        elif model.crosses:
-            layer = model.crosses[-1]
-        shared = [v.value for v in layer.trainable_variables]
-        norms = []
+        shared, norms = self.shared(model), []
         for loss in each:
             found = [g for g in tape.gradient(loss, shared) if g is not None]
             # as tensors, as a table's rows may come repeated

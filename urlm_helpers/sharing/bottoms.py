@@ -20,6 +20,11 @@ class SharedBottom(Sharing):
     units : sequence of int
         Widths of the tower's layers.
 
+    Notes
+    -----
+    Differs from the paper: each scenario has its own linear output, the paper has one
+    scenario. One sigmoid layer there, dense layers with ReLU here.
+
     References
     ----------
     .. [1] R. Caruana, "Multitask Learning", Machine Learning 28, 1997.
@@ -54,6 +59,10 @@ class FullyShared(SharedBottom):
     units : sequence of int
         Widths of the tower's layers.
 
+    Notes
+    -----
+    Differs from the paper: there is none; it is a reference line.
+
     Examples
     --------
     >>> FullyShared(tasks=2, scenarios=3).scenario_heads
@@ -75,6 +84,10 @@ class Separate(Sharing):
         How many there are.
     units : sequence of int
         Widths of each tower's layers.
+
+    Notes
+    -----
+    Differs from the paper: there is none; it is a reference line.
 
     Examples
     --------
@@ -119,6 +132,13 @@ class CrossStitch(Sharing):
     same : float
         Initial :math:`\alpha_{tt}`; the rest up to 1 goes to the other tasks in equal
         parts.
+
+    Notes
+    -----
+    Differs from the paper: it stitches two convolutional networks for images, with one
+    number per channel or for all; here as many towers as tasks, after every dense
+    layer, with one number for all units of a layer. Each scenario has its own linear
+    output.
 
     References
     ----------

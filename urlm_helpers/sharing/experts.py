@@ -117,6 +117,13 @@ class OMoE(MMoE):
         Widths of each expert's layers.
     experts : int
         Number of experts.
+    towers : sequence of int
+        As in :class:`MMoE`.
+
+    Notes
+    -----
+    Differs from the paper: as in :class:`MMoE` each scenario has its own linear output,
+    and towers are an option, off by default.
 
     References
     ----------
@@ -157,8 +164,7 @@ class HMoE(MMoE):
     The vector of a task holds :math:`w_{stj}` and :math:`w_{stj} \sum_e g_{jte} f_e`
     for all :math:`j`, and one linear output per task serves all scenarios
     (``scenario_heads`` is False), so that its part for :math:`j` is
-    :math:`(c_{jt}, h_{jt})`. That part is outside of this layer; unlike in the paper,
-    it does learn from the rows of other scenarios.
+    :math:`(c_{jt}, h_{jt})`. That part is outside of this layer.
 
     Parameters
     ----------
@@ -168,6 +174,13 @@ class HMoE(MMoE):
         Widths of each expert's layers.
     experts : int
         Number of experts.
+
+    Notes
+    -----
+    Differs from the paper: the output of a scenario, :math:`(c_{jt}, h_{jt})`, learns
+    from the rows of other scenarios too, which the paper's stopped gradient prevents.
+    Logits are mixed. The paper has one task; here the tasks share the experts and have
+    gates of their own.
 
     References
     ----------

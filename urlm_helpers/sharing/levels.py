@@ -216,6 +216,11 @@ class HiNet(Sharing):
 
     Notes
     -----
+    Differs from the paper: an extraction is a plain mixture of dense experts, with a
+    gate that sees the features; the paper's are built of sub-networks in two stages.
+    The gates of the task level are per scenario and task, and each scenario has its
+    own linear output; the paper's serve all scenarios and have towers.
+
     With one scenario there is no other, and the third part of :math:`c_s` is left
     out; with two, the only other one has weight 1.
 

@@ -146,11 +146,6 @@ class STAR(Sharing):
     task is its hidden layer behind :math:`h^{(L)}`, so that the linear output adds the
     logits of both; nothing comes after that sum.
 
-    The paper has one task; here the tasks share the network, as in
-    :class:`~urlm_helpers.sharing.SharedBottom`, and each has its outputs, one per
-    scenario. The paper's last layer is a star too, and the output of its auxiliary
-    network the same for all scenarios: an output per scenario can be either.
-
     Parameters
     ----------
     tasks, scenarios : int
@@ -161,6 +156,13 @@ class STAR(Sharing):
         Width of the auxiliary network's hidden layer.
     embedding : int
         Length of the scenario's embedding.
+
+    Notes
+    -----
+    Differs from the paper: it has one task; here the tasks share the network, as in
+    :class:`~urlm_helpers.sharing.SharedBottom`, and each has its outputs, one per
+    scenario. The paper's last layer is a star too, and the output of its auxiliary
+    network the same for all scenarios: an output per scenario can be either.
 
     References
     ----------

@@ -31,6 +31,11 @@ class URLM(MMoE):
     embedding : int
         Length of the scenario's embedding.
 
+    Notes
+    -----
+    Differs from the paper: there is none; it is this book's composition of two
+    published parts, without PPNet's gates and without MMoE's towers.
+
     References
     ----------
     .. [1] J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for
