@@ -171,7 +171,7 @@ def main() -> None:
             if cell["cell_type"] == "code":
                 cell["metadata"] = metadata(cell["metadata"], "".join(cell["source"]))
         new = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        if new != text:
+        if notebook != json.loads(text):  # the order of the keys says nothing
             path.write_text(new, "utf-8")
             print(path.relative_to(root))
 
