@@ -421,6 +421,19 @@ def test_aitm_is_attention_over_the_parent_and_oneself() -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_aitms_loss_is_that_of_each_step_over_all_rows() -> None:
+    """The paper's: cross-entropies of marginal probabilities, and a calibrator of 0."""
+    spec, x, y = funnel_log(200)
+    model = UnifiedRecommender(spec, sharing=AITM(3, 2, (8,)), dim=4, bottom=8)
+    rng = np.random.default_rng(0)
+    for v in model.trainable_variables:
+        v.assign(rng.normal(0, 0.4, v.shape))
+    each, p = EntireSpaceLoss(spec.parents).tasks(y, model(x)), model.probabilities(x)
+    assert np.ptp(p[:, 2]) > 0.1 and np.maximum(np.diff(p, axis=1), 0).max() == 0
+    expected = -np.log(np.where(y == 1, p, 1 - p))
+    np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_aitm_learns_everywhere_and_hands_on_only_along_the_funnel() -> None:
     tf = pytest.importorskip("tensorflow")
     keras.utils.set_random_seed(0)

@@ -116,12 +116,12 @@ class AITM(TaskTowers):
 
     Notes
     -----
-    Differs from the paper: its output on :math:`z_t` is the logit of :math:`\hat y_t`
-    itself, and a penalty on :math:`\max(\hat y_t - \hat y_{t-1}, 0)`, the behavioral
-    expectation calibrator, discourages a step from being more probable than the one
-    before. Here the output is the logit given the step before, and :math:`\hat y_t` the
-    product along the funnel: the calibrator is 0 by construction and left out. A
-    funnel may branch. Each scenario has its own linear output.
+    Differs from the paper: its output is the logit of a step's probability itself, and
+    a penalty, the behavioral expectation calibrator, discourages a step from being
+    more probable than the one before. Here the output is the logit given the step
+    before, and the probability the product along the funnel: the calibrator is 0 by
+    construction and left out. A funnel may branch. Each scenario has its own linear
+    output.
 
     References
     ----------

@@ -177,10 +177,10 @@ class HMoE(MMoE):
 
     Notes
     -----
-    Differs from the paper: the output of a scenario, :math:`(c_{jt}, h_{jt})`, learns
-    from the rows of other scenarios too, which the paper's stopped gradient prevents.
-    Logits are mixed. The paper has one task; here the tasks share the experts and have
-    gates of their own.
+    Differs from the paper: the linear output of a scenario learns from the rows of
+    other scenarios too, which the paper's stopped gradient prevents. Logits are mixed.
+    The paper has one task; here the tasks share the experts and have gates of their
+    own.
 
     References
     ----------

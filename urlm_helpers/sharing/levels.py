@@ -216,10 +216,10 @@ class HiNet(Sharing):
 
     Notes
     -----
-    Differs from the paper: an extraction is a plain mixture of dense experts, with a
-    gate that sees the features; the paper's are built of sub-networks in two stages.
-    The gates of the task level are per scenario and task, and each scenario has its
-    own linear output; the paper's serve all scenarios and have towers.
+    Differs from the paper: the attention over the other scenarios comes from one linear
+    layer. The gates of the task level are per scenario and task, the paper's per task.
+    Behind the task level the paper has a tower for each task, here each scenario and
+    task has a linear output.
 
     With one scenario there is no other, and the third part of :math:`c_s` is left
     out; with two, the only other one has weight 1.
