@@ -42,6 +42,14 @@ class Visit:
     failures: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
 
+    def at_rest(self) -> Visit:
+        """Wait until the network is quiet for half a second, since the last request.
+
+        Those who read what was reported ask for it; the others look meanwhile.
+        """
+        self.page.wait_for_load_state("networkidle")
+        return self
+
 
 def is_outside(url: str) -> bool:
     """Tell whether a request would leave this machine."""
@@ -53,7 +61,7 @@ def is_outside(url: str) -> bool:
 def visit(
     browser: Browser, url: str, width: int = 1280, scheme: Any = "light"
 ) -> Iterator[Visit]:
-    """Open a page in a fresh profile and wait until it has come to rest.
+    """Open a page in a fresh profile and wait until all of it is there to be seen.
 
     A request to another host is recorded and stopped, never sent.
     """
@@ -87,7 +95,6 @@ def visit(
         )
         page.on("pageerror", lambda error: seen.console.append(f"uncaught: {error}"))
         page.goto(url, wait_until="load")
-        page.wait_for_load_state("networkidle")
         settle(page)
         yield seen
     finally:
@@ -147,17 +154,17 @@ def served(folder: Path) -> Iterator[str]:
 
 def outside_requests(seen: Visit) -> list[str]:
     """List the requests to other hosts."""
-    return [url for url in seen.requests if is_outside(url)]
+    return [url for url in seen.at_rest().requests if is_outside(url)]
 
 
 def failed_requests(seen: Visit) -> list[str]:
     """List the requests that got no answer, or the answer that there is nothing."""
-    return list(seen.failures)
+    return list(seen.at_rest().failures)
 
 
 def console_noise(seen: Visit) -> list[str]:
     """List the errors, warnings and uncaught exceptions of the console."""
-    return list(seen.console)
+    return list(seen.at_rest().console)
 
 
 def unused_scripts(seen: Visit) -> list[str]:
@@ -170,7 +177,7 @@ def unused_scripts(seen: Visit) -> list[str]:
             ("searchindex.js", "#search-results"),
             ("mathjax/", ".math"),
         )
-        if any(name in url for url in seen.requests)
+        if any(name in url for url in seen.at_rest().requests)
         and seen.page.locator(what).count() == 0
     ]
 
@@ -186,8 +193,9 @@ def weight(page: Page) -> dict[str, int]:
     return dict(found)
 
 
-def too_heavy(page: Page, limit: float | None = None) -> list[str]:
+def too_heavy(seen: Visit, limit: float | None = None) -> list[str]:
     """Say so if a first visit of a page loads more megabytes than it may."""
+    page = seen.at_rest().page
     if limit is None:
         limit = FORMULAS if page.locator(".math").count() else PLAIN
     files = weight(page)
@@ -335,20 +343,29 @@ def images_without_alt(page: Page) -> list[str]:
     return list(found)
 
 
-# Most of a page's elements are the colored words of its code, and they cost axe most of
-# its time. One of each look, on each background, stands for all that look like it.
-THIN_CODE = """() => {
-    const seen = new Set(), alike = [];
-    for (const word of document.querySelectorAll('pre span:not(:has(*))')) {
-        const {color, backgroundColor, fontWeight, fontSize} = getComputedStyle(word);
-        const look = [color, backgroundColor, fontWeight, fontSize];
-        for (let up = word.parentElement; up; up = up.parentElement)
-            look.push(getComputedStyle(up).backgroundColor);
-        const key = look.filter(each => each !== 'rgba(0, 0, 0, 0)').join();
-        if (seen.has(key)) alike.push(word);
-        seen.add(key);
-    }
-    alike.forEach(word => word.replaceWith(word.textContent));
+# Most of a page's elements are the colored words of its code and the cells of its
+# tables, and they cost axe most of its time. One of each look, on each background,
+# stands for all that look like it.
+THIN = """() => {
+    const seen = new Set(), behind = new Map([[null, '']]);
+    const ground = each => {
+        if (!behind.has(each)) {
+            const {backgroundColor, backgroundImage, opacity} = getComputedStyle(each);
+            const own = [backgroundColor, backgroundImage, opacity].join();
+            const adds = own === 'rgba(0, 0, 0, 0),none,1' ? '' : own + ';';
+            behind.set(each, adds + ground(each.parentElement));
+        }
+        return behind.get(each);
+    };
+    const known = each => {
+        const {color, fontWeight, fontSize} = getComputedStyle(each);
+        const look = [color, fontWeight, fontSize, ground(each)].join();
+        return seen.has(look) || !seen.add(look);
+    };
+    const alike = query => [...document.querySelectorAll(query)].filter(known);
+    const words = alike('pre span:not(:has(*))'), cells = alike('td:not(:has(*))');
+    words.forEach(each => each.replaceWith(each.textContent));
+    cells.forEach(each => each.dataset.alike = '');
 }"""
 
 
@@ -357,16 +374,23 @@ def axe_violations(page: Page) -> list[str]:
 
     What is folded away must be opened first (:func:`unfold`), to be looked at too.
     """
-    page.evaluate(THIN_CODE)
+    page.evaluate(THIN)
     if not page.evaluate("() => typeof window.axe === 'object'"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
     violations = page.evaluate(
-        """async () => (await axe.run(document,
-                {resultTypes: ['violations'], preload: false}))
-            .violations
+        """async () => {
+            axe.configure({rules: [
+                {id: 'color-contrast', selector: ':not([data-alike])'}]});
+            const {violations} = await axe.run(document, {
+                resultTypes: ['violations'],
+                preload: false,
+                rules: {region: {enabled: false}},  // its impact is moderate
+            });
+            return violations
             .filter(each => ['serious', 'critical'].includes(each.impact))
             .flatMap(each => each.nodes.map(node =>
-                `${each.id}: ${node.target.join(' ')}: ${node.html.slice(0, 160)}`))"""
+                `${each.id}: ${node.target.join(' ')}: ${node.html.slice(0, 160)}`));
+        }"""
     )
     return list(violations)
 
