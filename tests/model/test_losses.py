@@ -427,9 +427,9 @@ def test_aitms_loss_is_that_of_each_step_over_all_rows() -> None:
     model = UnifiedRecommender(spec, sharing=AITM(3, 2, (8,)), dim=4, bottom=8)
     rng = np.random.default_rng(0)
     for v in model.trainable_variables:
-        v.assign(rng.normal(0, 0.4, v.shape))
+        v.assign(rng.normal(0, 0.7, v.shape))
     each, p = EntireSpaceLoss(spec.parents).tasks(y, model(x)), model.probabilities(x)
-    assert np.ptp(p[:, 2]) > 0.1 and np.maximum(np.diff(p, axis=1), 0).max() == 0
+    assert np.ptp(p[:, 2]) > 0.02 and (np.diff(p, axis=1) <= 0).all()
     expected = -np.log(np.where(y == 1, p, 1 - p))
     np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-5)
 
