@@ -112,9 +112,7 @@ def child(folder: str, tests: tuple[str, ...], said: str) -> None:
     sys.path[:] = [path for path in sys.path if path not in here]
     for name in ("inputs", "planted"):
         sys.modules.pop(name, None)  # the checkout's, not the copy's
-    code = pytest.main(["-qx", "-p", "no:cacheprovider", *tests])
-    sys.stdout.flush()
-    os._exit(code)
+    sys.exit(int(pytest.main(["-qx", "-p", "no:cacheprovider", *tests])))
 
 
 def run(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
