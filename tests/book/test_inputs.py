@@ -185,7 +185,8 @@ def pytest_run(tree: Path, *arguments: str) -> str:
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "pytest_record"),
-            *("--record", ".passed/tests.json", "-p", "no:cacheprovider"),
+            *("--record", ".passed/tests.json"),
+            *("-p", "no:cacheprovider", "-p", "no:nbval"),
             *arguments,
         ],
         cwd=tree,
