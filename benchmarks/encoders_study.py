@@ -320,7 +320,11 @@ def cases() -> list[Line]:
         for order in ("in order", "shuffled")
         if order == "in order" or e in ORDERED
     ]
-    fed = [line | {"feed": "vector"} for line in real if line["order"] == "in order"]
+    fed = [
+        line | {"feed": "vector"}
+        for line in real
+        if line["encoder"] in ("mean", "HSTU") and line["order"] == "in order"
+    ]
     return [*main, *mixed, *real, *vector, *fed]
 
 
