@@ -20,6 +20,8 @@ class Heads(Configured, keras.layers.Layer):
     ----------
     scenarios : int
         How many there are.
+    zero : bool
+        Whether the logits are 0 at the start.
 
     Examples
     --------
@@ -29,16 +31,17 @@ class Heads(Configured, keras.layers.Layer):
     TensorShape([5, 2])
     """
 
-    def __init__(self, scenarios: int, **kwargs: Any) -> None:
+    def __init__(self, scenarios: int, zero: bool = False, **kwargs: Any) -> None:
         # what the loss sees is never of half precision
         super().__init__(**{**kwargs, "dtype": keras.config.floatx()})
-        self.scenarios = scenarios
+        self.scenarios, self.zero = scenarios, zero
 
     def build(self, vectors_shape: Sequence[Any]) -> None:
         """Create one weight vector and one bias per scenario and task."""
         tasks, dim = len(vectors_shape), vectors_shape[0][-1]
         shape, small = (self.scenarios, tasks), dim**-0.5
-        initial = keras.initializers.RandomNormal(stddev=small)
+        initial: Any = keras.initializers.RandomNormal(stddev=small)
+        initial = "zeros" if self.zero else initial
         self.kernel = self.add_weight((*shape, dim), initial, name="kernel")
         self.bias = self.add_weight(shape, "zeros", name="bias")
 

@@ -13,6 +13,7 @@ from keras_rs.layers import FeatureCross
 from urlm_helpers.features.base import Configured, built
 from urlm_helpers.features.embedding import FieldEmbedding, Match
 from urlm_helpers.features.pooling import MeanPool
+from urlm_helpers.model.branch import ProductBranch
 from urlm_helpers.model.heads import Heads, along_funnel
 from urlm_helpers.preprocessing.spec import InputSpec
 from urlm_helpers.sharing.base import tower
@@ -59,6 +60,10 @@ class UnifiedRecommender(Configured, keras.Model):
     history : str
         What the layers see of the encoder's vector: ``"match"``, its product with the
         item's, or ``"vector"``, itself.
+    products : bool
+        Whether a regression on products of features, shrunk over the scenarios, is
+        fitted first and kept, see :class:`~urlm_helpers.model.ProductBranch`; the
+        network then starts from it.
     imputed : bool
         Whether each child task gets one more output, behind those of the tasks: the
         loss that it would have where its parent did not happen, for
@@ -112,6 +117,7 @@ class UnifiedRecommender(Configured, keras.Model):
         match: int = 0,
         crosses: int = 0,
         history: str = "match",
+        products: bool = False,
         imputed: bool = False,
         balance: keras.layers.Layer | None = None,
         embedding: FieldEmbedding | None = None,
@@ -142,7 +148,8 @@ class UnifiedRecommender(Configured, keras.Model):
         children = [t for t, parent in enumerate(self.spec.parents) if parent >= 0]
         self.imputed = children if imputed else []
         own = self.sharing.scenario_heads
-        self.heads = Heads(len(self.spec.scenarios) if own else 1)
+        self.heads = Heads(len(self.spec.scenarios) if own else 1, zero=products)
+        self.branch = ProductBranch(self.spec) if products else None
         self.build()  # every variable exists from here on, not from the first batch on
 
     def build(self, input_shape: Any = None) -> None:
@@ -249,7 +256,11 @@ class UnifiedRecommender(Configured, keras.Model):
         vectors = [*vectors, *(vectors[t] for t in self.imputed)]
         vectors = [ops.concatenate([v, *pairs], axis=-1) for v in vectors]
         own = scenario if self.heads.scenarios > 1 else 0 * scenario
-        return self.heads(vectors, own)
+        logits = self.heads(vectors, own)
+        if self.branch is None:
+            return logits
+        more = [[0, 0], [0, len(self.imputed)]]
+        return logits + ops.pad(ops.cast(self.branch(x), logits.dtype), more)
 
     def task_losses(self, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Return the mean loss of each task, ``(tasks,)``."""

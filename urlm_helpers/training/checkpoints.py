@@ -42,6 +42,16 @@ class Progress:
         losses = [line["valid_loss"] for line in self.log]
         return int(self.log[int(np.argmin(losses))]["epoch"])
 
+    def note(self, epoch: int, train_loss: float, valid_loss: float) -> bool:
+        """Enter a pass; keep its weights if it is the best, and say whether it is."""
+        better = all(valid_loss < line["valid_loss"] for line in self.log)
+        losses = {"train_loss": train_loss, "valid_loss": valid_loss}
+        self.log.append({"epoch": epoch, **losses})
+        if better:
+            self.best = []  # makes room for the new copy
+            self.best = self.model.get_weights()
+        return better
+
     @property
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self.model.optimizer.variables]

@@ -146,7 +146,19 @@ def fit(
             np.asarray(sample_weight, "float64").tobytes()
         )
         options["valid_weight"] = np.asarray(sample_weight)[at]
+    if model.branch is not None and not model.branch.fitted:
+        model.branch.fit(x, y, train.rows, sample_weight)
     return fit_batches(model, train, valid, y[at], settings=settings, **options)
+
+
+def _watched(
+    model: UnifiedRecommender,
+    x: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    weight: np.ndarray | None,
+) -> float:
+    """Return the validation loss."""
+    return float(model.loss(y, model.logits(x), weight))
 
 
 def fit_batches(
@@ -224,7 +236,8 @@ def fit_batches(
     Returns
     -------
     DataFrame
-        ``epoch``, ``train_loss``, ``valid_loss`` (nats per row), ``best``.
+        ``epoch``, ``train_loss``, ``valid_loss`` (nats per row), ``best``. With
+        ``products`` there is an epoch 0, that of the regression alone.
 
     References
     ----------
@@ -260,6 +273,9 @@ def fit_batches(
         for _ in range(2 * (run.epoch - 1) + (run.step > 0)):
             train.on_epoch_end()  # the orders of the passes that are done
         steps.bar.update((run.epoch - 1) * len(train) + run.step)
+    if model.branch is not None and not run.log and run.step == 0:
+        # the network starts from the regression, and may leave it at that
+        run.note(0, np.nan, _watched(model, valid_x, valid_y, valid_weight))
     stride = len(train)
     if checkpoint is not None:
         stride = -(-checkpoint_steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
@@ -277,20 +293,15 @@ def fit_batches(
                 run.step += len(part)
                 if run.step < len(train):
                     run.save()
-            value = float(model.loss(valid_y, model.logits(valid_x), valid_weight))
+            value = _watched(model, valid_x, valid_y, valid_weight)
             bar.set_postfix(valid=f"{value:.4f}")
             if not np.isfinite(value):
                 raise FloatingPointError(
                     f"the validation loss is {value} after pass {run.epoch}: lower "
                     f"learning_rate (it was {learning_rate:g})"
                 )
-            improved = all(value < earlier["valid_loss"] for earlier in run.log)
-            line = {"epoch": run.epoch, "train_loss": run.loss_sum / len(train)}
-            run.log.append({**line, "valid_loss": value})
-            if improved:
-                run.best = []  # makes room for the new copy
-                run.best = model.get_weights()
-            elif run.epoch - run.best_epoch >= patience:
+            improved = run.note(run.epoch, run.loss_sum / len(train), value)
+            if not improved and run.epoch - run.best_epoch >= patience:
                 break
             train.on_epoch_end()
             run.epoch, run.step, run.loss_sum = run.epoch + 1, 0, 0.0
