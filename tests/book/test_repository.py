@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import notebook_checks
 import notebooks
@@ -163,6 +165,18 @@ def test_vendor_script_names_the_versions_that_are_there() -> None:
     assert f'version:"{wanted["mermaid"]}"' in mermaid
     assert wanted["mathjax"] in text("book/_vendor/mathjax/core.js")
     assert f"axe v{wanted['axe']}" in text("tests/_vendor/axe-core/axe.min.js")[:200]
+
+
+def test_the_gpus_benchmark_and_the_page_about_it_agree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    gpu: Any = importlib.import_module("gpu")
+    names = [path.stem for path in BOOK]
+    assert all(names.count(name) == 1 for name in gpu.PAGES)
+    page = json.loads(text("book/5-project/5-5-training.ipynb"))
+    top = "".join(page["cells"][0]["source"])
+    assert ("No GPU has been measured yet" in top) != (gpu.RESULTS / "gpu.csv").exists()
 
 
 # --- the versions ---------------------------------------------------------------------
