@@ -129,6 +129,7 @@ class Repository:
     def __init__(self, root: Path, data: Path | None = None) -> None:
         self.root = root
         self.data = data
+        self._direct: dict[str, set[str]] = {}
         self._reach: dict[str, frozenset[str]] = {}
         self._hashes: dict[str, str] = {}
         self._names: dict[str, Names] = {}
@@ -233,7 +234,9 @@ class Repository:
                 if here not in seen:
                     seen.add(here)
                     if here.endswith((".py", ".md")) or here == file:
-                        todo += self.direct(here)
+                        if here not in self._direct:
+                            self._direct[here] = self.direct(here)
+                        todo += self._direct[here]
             self._reach[file] = frozenset(seen)
         return self._reach[file]
 
