@@ -115,7 +115,7 @@ def test_columns_of_any_unit() -> None:
     """A column in other units, and one that never varies, change no prediction."""
     x, scenario, _, y = two(500, 0.5)
     plain = ShrunkRegression().fit(x, y, scenario).logits(x, scenario)
-    other = np.column_stack([1000 * x[:, :1] + 7, x[:, 1:], np.ones(len(x))])
+    other = np.column_stack([1000 * (x[:, :1] + 3), x[:, 1:], np.ones(len(x))])
     model = ShrunkRegression().fit(other, y, scenario)
     np.testing.assert_allclose(model.logits(other, scenario), plain, atol=0.02)
 

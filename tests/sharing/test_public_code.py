@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason=reason)
 public = pytest.importorskip("torch_rechub.models.multi_task", reason=reason)
 
 from schemes import fill  # noqa: E402
-from torch_rechub.basic.features import SparseFeature  # noqa: E402
+from torch_rechub.basic.features import SparseFeature  # type: ignore[import-not-found,unused-ignore] # noqa: E402
 
 from urlm_helpers.model import Heads, along_funnel  # noqa: E402
 from urlm_helpers.sharing import AITM, PLE, MMoE, Sharing, TaskTowers  # noqa: E402

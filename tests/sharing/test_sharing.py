@@ -420,11 +420,19 @@ def test_the_prior_is_the_vectors_of_user_item_and_author_and_no_other() -> None
 
 
 @each_scheme
-def test_only_a_scheme_that_needs_a_prior_is_offered_one(scheme: str) -> None:
-    model, seen = make(scheme), []
+def test_only_a_scheme_that_needs_a_prior_is_offered_one(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(scheme)
+    seen: list[set[str]] = []
     call = model.sharing.call
     names = inspect.signature(call).parameters
-    model.sharing.call = lambda *a, **k: (seen.append(set(k)), call(*a, **k))[1]
+
+    def noted(*given: Any, **named: Any) -> Any:
+        seen.append(set(named))
+        return call(*given, **named)
+
+    monkeypatch.setattr(model.sharing, "call", noted)
     model(rows(4)[0])
     assert ("prior" in names) == ("prior" in seen[0]) == model.sharing.needs_prior
 
@@ -671,6 +679,7 @@ def test_empty_settings_are_refused(scheme: str) -> None:
 
 
 def test_ple_without_an_expert_or_a_level_is_refused() -> None:
-    for wrong in ({"experts": 0}, {"shared_experts": 0}, {"levels": 0}):
+    none: list[dict[str, Any]] = [{"experts": 0}, {"shared_experts": 0}, {"levels": 0}]
+    for wrong in none:
         with pytest.raises(ValueError, match="PLE needs at least one expert"):
             PLE(2, 2, (8,), **wrong)

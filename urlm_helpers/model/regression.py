@@ -215,9 +215,9 @@ def newton(
     >>> round(float(w[0]), 3)  # the log-odds of three quarters
     1.099
     """
-    w = np.zeros(x.shape[1], "float32") if start is None else start
+    w: Singles = np.zeros(x.shape[1], "float32") if start is None else start
 
-    def cost(w: Singles) -> float:
+    def cost(w: np.ndarray) -> float:
         z = x @ w + offset
         loss = weight * (np.logaddexp(0, z) - y * z)
         return float(loss.sum(dtype="float64") + 0.5 * penalty @ w.astype("f8") ** 2)
@@ -229,7 +229,7 @@ def newton(
         shorter = ((cost(w - part * step), part) for part in (1, 0.5, 0.25, 0.1, 0.01))
         after, part = next((found for found in shorter if found[0] < now), (now, 0))
         gain, now = now - after, after
-        w = w - np.float32(part) * step
+        w = np.asarray(w - part * step, "float32")
         if gain < PRECISION * len(x):
             break
     _, hessian = _curve(x, y, weight, penalty, offset, w)

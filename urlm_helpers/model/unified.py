@@ -149,7 +149,7 @@ class UnifiedRecommender(Configured, keras.Model):
         self.imputed = children if imputed else []
         own = self.sharing.scenario_heads
         self.heads = Heads(len(self.spec.scenarios) if own else 1, zero=products)
-        self.branch = ProductBranch(self.spec) if products else None
+        self.branch: Any = ProductBranch(self.spec) if products else None
         self.build()  # every variable exists from here on, not from the first batch on
 
     def build(self, input_shape: Any = None) -> None:
