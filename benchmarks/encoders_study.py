@@ -8,7 +8,8 @@ the set of events says all there is, at 1 their order decides. An encoder's vect
 enters a small head as it is, or multiplied by the item.
 
 *Real*: purchases on The Complete Journey; an encoder in the book's model reads the last
-30 purchases of a household, in order or shuffled within each row.
+30 purchases of a household, in order or shuffled within each row; or none of them, with
+a step size of its own.
 
 Each fit goes on until the validation loss has not fallen for some passes, and keeps the
 best pass. Step sizes are tried on draw 0, which no result uses, in factors of three
@@ -63,6 +64,7 @@ HOUSEHOLDS, REAL_LENGTH, REAL_PATIENCE = 100, 30, 2
 COLUMNS = ["study", "encoder", "feed", "strength", "order", "draw", "step_size"]
 COLUMNS += ["steps", "passes", "valid_loss", "auc", "auc_order", "auc_set"]
 COLUMNS += [f"moves_{j}" for j in range(1, LENGTH + 1)]
+COLUMNS += ["events", "baskets"]  # of the middle history of a row of the test
 KEY = COLUMNS[:7]
 Line = dict[str, Any]
 
@@ -265,6 +267,8 @@ class Real:
             y[part] = self.data.y[at]
             if line["order"] == "shuffled":
                 x[part] = shuffled(x[part], line["draw"])
+            elif line["order"] == "empty":
+                x[part]["history"] = np.zeros_like(x[part]["history"])
 
         def loss() -> float:
             return float(model.loss(y["valid"], model.logits(x["valid"])))
@@ -284,7 +288,17 @@ class Real:
             ),
             strict=True,
         )
-        return found | {"auc": float(np.average(each, weights=size))}
+        found["auc"] = float(np.average(each, weights=size))
+        return found | self.lengths(line["draw"])
+
+    def lengths(self, draw: int) -> Line:
+        """Count what a history of the test holds: events, and moments they fall on."""
+        rows = self.data.parts["test"]
+        rows = rows[np.isin(self.user[rows], self.groups[draw])]
+        real = (self.data.x["history"][rows] != 0).any(axis=-1)
+        age = np.sort(np.where(real, self.data.x["history_age"][rows], -1.0), axis=1)
+        new = (np.diff(age, axis=1, prepend=-1.0) > 0).sum(axis=1)
+        return {"events": np.median(real.sum(1)), "baskets": np.median(new)}
 
 
 def shuffled(x: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
@@ -325,7 +339,8 @@ def cases() -> list[Line]:
         for line in real
         if line["encoder"] in ("mean", "HSTU") and line["order"] == "in order"
     ]
-    return [*main, *mixed, *real, *vector, *fed]
+    none = [log | {"encoder": "mean", "order": "empty", "draw": d} for d in DRAWS]
+    return [*main, *mixed, *real, *vector, *fed, *none]
 
 
 def key(line: Mapping[str, Any]) -> tuple[str, ...]:
@@ -356,7 +371,8 @@ class Study:
 
     def step_size(self, line: Line) -> float:
         """Return the step size of a kind of fit, tried on draw 0."""
-        asked = line | {"draw": 0, "order": "in order"}
+        order = "empty" if line["order"] == "empty" else "in order"
+        asked = line | {"draw": 0, "order": order}
         tried: dict[float, float] = {}
         new = [FIRST / FACTOR, FIRST, FIRST * FACTOR]
         while new:

@@ -42,7 +42,7 @@ EXPECTED |= {"layers": 15, "pages": 75}
 PRECISIONS = {"float32": "float32", "TF32": "float32", "mixed": "mixed_float16"}
 READINGS = ("row by row", "Keras's fit", "feed", "one batch again")
 SCHEMES = ("AITM", "CrossStitch", "FullyShared", "HMoE", "HiNet", "MMoE", "OMoE")
-SCHEMES += ("PEPNet", "PLE", "STAR", "Separate", "SharedBottom", "URLM")
+SCHEMES += ("PEPNet", "PLE", "STAR", "Separate", "SharedBottom", "TaskTowers", "URLM")
 ENCODERS = ("ConvPool", "HSTU", "MeanPool", "SelfAttention", "TargetAttention")
 PAGES = ("5-5-training", "5-6-large")
 

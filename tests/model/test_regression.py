@@ -45,7 +45,7 @@ def test_newton_finds_the_minimum(strength: float) -> None:
         loss = (weight * (np.logaddexp(0, z) - y * z)).sum(dtype="float64")
         return float(loss + 0.5 * penalty @ w**2)
 
-    found, _ = newton(x, y, weight, penalty, offset)
+    found, _, _ = newton(x, y, weight, penalty, offset)
     np.testing.assert_allclose(found, minimize(cost, np.zeros(3)).x, atol=2e-3)
 
 
@@ -54,7 +54,7 @@ def test_evidence_is_the_integral() -> None:
     rng = np.random.default_rng(2)
     x = rng.normal(size=(400, 1)).astype("float32")
     y = labels(0.7 * x[:, 0]).astype("float32")
-    _, found = newton(x, y, np.ones(400, "float32"), np.array([4.0]))
+    *_, found = newton(x, y, np.ones(400, "float32"), np.array([4.0]))
     w = np.linspace(-3, 3, 6_001)
     z = x * w
     log = -(np.logaddexp(0, z) - y[:, None] * z).sum(axis=0) - 2.0 * w**2

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from urlm_helpers.data.arrays import Booleans, Floats, Singles
+from urlm_helpers.data.arrays import Floats, Singles
 
 STRENGTHS = (1e5, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """Inverse variances of a weight that are tried, of columns with variance 1."""
@@ -14,6 +14,7 @@ STEPS = 30
 PRECISION = 1e-7  # nats a row that another step must bring
 NOTHING = 12.0  # nats of evidence behind the best: the rest would not count
 BLOCK = 16_384
+CURVE_ROWS = 50_000  # rows that tell the curvature; the loss is that of all
 
 
 class ShrunkRegression:
@@ -132,8 +133,9 @@ class ShrunkRegression:
         x = (x - self.mean) / self.scale
         # the scenarios' levels are columns beside the others, not shrunk
         level = np.eye(kinds, dtype="float32")[scenario]
-        shrunk = np.arange(columns + kinds) < columns
-        start, first = self._averaged(np.hstack([x, level]), y, weight, shrunk)
+        # not shrunk: the levels
+        free = np.append(np.full(columns, np.nan), np.full(kinds, LEVEL))
+        start, first = self._averaged(np.hstack([x, level]), y, weight, free)
         common, base = start[:columns], start[columns:]
         weights, levels = np.tile(common, (kinds, 1)), base.copy()
         self.strength = np.array([first, *np.full(kinds, np.inf)])
@@ -145,7 +147,7 @@ class ShrunkRegression:
             offset = x[own] @ common + base[s]
             own_x = np.hstack([x[own], one[own]])
             moved, self.strength[1 + s] = self._averaged(
-                own_x, y[own], weight[own], shrunk[: columns + 1], offset
+                own_x, y[own], weight[own], free[: columns + 1], offset
             )
             weights[s] += moved[:-1]
             levels[s] += moved[-1]
@@ -163,14 +165,16 @@ class ShrunkRegression:
         x: Singles,
         y: Singles,
         weight: Singles,
-        shrunk: Booleans,
+        free: Floats,
         offset: Singles | float = 0.0,
     ) -> tuple[Singles, float]:
         """Return the weights, and the strength, averaged by evidence."""
-        found, evidence, w = [], [], np.zeros(x.shape[1], "float32")
+        found: list[Singles] = []
+        evidence: list[float] = []
+        w, curve = np.zeros(x.shape[1], "float32"), None
         for strength in self.strengths:
-            penalty = np.where(shrunk, strength, LEVEL)
-            w, said = newton(x, y, weight, penalty, offset, w)
+            penalty = np.where(np.isnan(free), strength, free)
+            w, curve, said = newton(x, y, weight, penalty, offset, w, curve)
             found.append(w)
             evidence.append(said)
             if said < max(evidence) - NOTHING:
@@ -189,7 +193,8 @@ def newton(
     penalty: Floats,
     offset: Singles | float = 0.0,
     start: Singles | None = None,
-) -> tuple[Singles, float]:
+    curve: Floats | None = None,
+) -> tuple[Singles, Floats, float]:
     r"""Minimize :math:`L(w) + \frac12 \sum_j \lambda_j w_j^2` by Newton's steps.
 
     Parameters
@@ -201,17 +206,22 @@ def newton(
     offset : ndarray, shape (rows,), or float
         Added to the logits.
     start : ndarray, shape (columns,), optional
+    curve : ndarray, shape (columns, columns), optional
+        The Hessian of :math:`L` near the start. It serves for all steps as long as
+        they gain, since it costs far more than a step.
 
     Returns
     -------
     weights : ndarray, shape (columns,)
+    curve : ndarray, shape (columns, columns)
+        The Hessian of :math:`L` at the minimum.
     evidence : float
         Laplace's approximation of the log probability of the labels.
 
     Examples
     --------
     >>> x, y = np.ones((4, 1), "float32"), np.array([1, 1, 1, 0], "float32")
-    >>> w, _ = newton(x, y, np.ones(4, "float32"), np.array([1e-6]))
+    >>> w, _, _ = newton(x, y, np.ones(4, "float32"), np.array([1e-6]))
     >>> round(float(w[0]), 3)  # the log-odds of three quarters
     1.099
     """
@@ -222,35 +232,38 @@ def newton(
         loss = weight * (np.logaddexp(0, z) - y * z)
         return float(loss.sum(dtype="float64") + 0.5 * penalty @ w.astype("f8") ** 2)
 
-    now = cost(w)
+    now, fresh = cost(w), curve is None
     for _ in range(STEPS):
-        gradient, hessian = _curve(x, y, weight, penalty, offset, w)
-        step = np.linalg.solve(hessian, gradient).astype("float32")
+        p = 1 / (1 + np.exp(-(x @ w + offset)))
+        if curve is None:
+            curve = _curve(x, weight * p * (1 - p))
+        gradient = x.T @ (weight * (p - y)) + penalty * w
+        step = np.linalg.solve(curve + np.diag(penalty), gradient)
         shorter = ((cost(w - part * step), part) for part in (1, 0.5, 0.25, 0.1, 0.01))
         after, part = next((found for found in shorter if found[0] < now), (now, 0))
         gain, now = now - after, after
         w = np.asarray(w - part * step, "float32")
         if gain < PRECISION * len(x):
-            break
-    _, hessian = _curve(x, y, weight, penalty, offset, w)
-    volume = np.linalg.slogdet(hessian)[1] - np.log(penalty).sum()
-    return w, -now - 0.5 * volume
-
-
-def _curve(
-    x: Singles,
-    y: Singles,
-    weight: Singles,
-    penalty: Floats,
-    offset: Singles | float,
-    w: Singles,
-) -> tuple[Floats, Floats]:
-    """Return gradient and Hessian; block by block, so that no second table is made."""
+            if fresh:
+                break
+            fresh, curve = True, None  # no gain with an old one proves nothing
+        elif part < 1:
+            fresh, curve = True, None
     p = 1 / (1 + np.exp(-(x @ w + offset)))
-    gradient = x.T @ (weight * (p - y)) + penalty * w
-    bend = np.sqrt(weight * p * (1 - p))
-    hessian = np.diag(penalty).astype("float64")
+    curve = _curve(x, weight * p * (1 - p))
+    volume = np.linalg.slogdet(curve + np.diag(penalty))[1] - np.log(penalty).sum()
+    return w, curve, -now - 0.5 * volume
+
+
+def _curve(x: Singles, bend: Singles) -> Floats:
+    """Return the Hessian of the log-loss, from some rows where there are very many.
+
+    Block by block, so that no second table is made.
+    """
+    apart = max(len(x) // CURVE_ROWS, 1)
+    x, bend = x[::apart], np.sqrt(apart * bend[::apart])
+    found = np.zeros((x.shape[1],) * 2)
     for at in range(0, len(x), BLOCK):
         part = x[at : at + BLOCK] * bend[at : at + BLOCK, None]
-        hessian += part.T @ part
-    return gradient, hessian
+        found += part.T @ part
+    return found
