@@ -214,6 +214,20 @@ def test_a_context_that_is_unknown_is_reported(service: Service) -> None:
         assert "context" not in ask(service, path, request)[1]["unknown"]
 
 
+def test_a_context_may_differ_between_the_items(service: Service) -> None:
+    devices, hours = ["phone", "watch", "phone"], [0.5, 1.5, 2.5]
+    items = ["i1", "i2", "i3"]
+    several = {"device": devices, "hour": hours}
+    answer = service.score(asked(items=items, context=several))
+    each = [
+        service.score(asked(items=[item], context={"device": device, "hour": hour}))
+        for item, device, hour in zip(items, devices, hours, strict=True)
+    ]
+    assert answer["scores"] == [one["scores"][0] for one in each]
+    assert len({line["click"] for line in answer["scores"]}) == 3
+    assert answer["unknown"]["context"] == {"device": ["watch"]}
+
+
 def test_now_is_flagged_where_the_log_is_old(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +427,24 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
         asked(k=3, task={"like": 1}),
         400,
         "task 'like' is not one of ['click', 'buy']",
+    ),
+    "two contexts for three items": (
+        "/score",
+        asked(items=["i1", "i2", "i3"], context={"device": ["phone"] * 2, "hour": 1}),
+        400,
+        "device must be a value, or a list with one for each item",
+    ),
+    "contexts of another type": (
+        "/score",
+        asked(items=["i1", "i2"], context={"device": "phone", "hour": [1, "2"]}),
+        400,
+        "hour must be a number, got '2'",
+    ),
+    "contexts for a list": (
+        "/recommend",
+        asked(k=3, context={"device": ["phone"] * 3, "hour": 1}),
+        400,
+        "device must be of type str",
     ),
     "k missing": ("/recommend", asked(), 400, "missing ['k']"),
 }

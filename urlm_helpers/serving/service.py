@@ -64,11 +64,11 @@ class Service:
     ``user``, ``scenario``, ``k`` and, if not the first task shall order the list,
     ``task``: that of a task or a mix, or an object of weights. Both take ``time`` (ISO
     8601, UTC unless it says otherwise; by default now) and, where the schema has
-    context columns, ``context`` with a value for each. Ids that the tables do not have,
-    and context values that the model does not know, are scored as unseen and listed
-    under ``unknown``. A request without ``time`` to a service whose last event is
-    ``LATE`` days old is answered with a ``warning``. Everything else that is wrong gets
-    a 4xx with ``error``.
+    context columns, ``context`` with a value for each; ``/score`` also takes a list, a
+    value per item. Ids that the tables do not have, and context values that the model
+    does not know, are scored as unseen and listed under ``unknown``. A request without
+    ``time`` to a service whose last event is ``LATE`` days old is answered with a
+    ``warning``. Everything else that is wrong gets a 4xx with ``error``.
 
     Examples
     --------
@@ -191,12 +191,12 @@ class Service:
         new = row["user"] not in self._known["user"]
         unknown: dict[str, Any] = {"user": new, "items": items}
         vocabularies = self.encoder.vocabularies
-        if context := {
-            column: row[column]
-            for column in self.encoder.schema.context_categorical
-            if row[column] not in vocabularies[column].values
-        }:
-            unknown["context"] = context
+        for column in self.encoder.schema.context_categorical:
+            value, known = row[column], vocabularies[column].values
+            each = dict.fromkeys(value) if isinstance(value, list) else [value]
+            if strange := [v for v in each if v not in known]:
+                shown = strange if isinstance(value, list) else value
+                unknown.setdefault("context", {})[column] = shown
         asked = {"user": row["user"], "scenario": row["scenario"]}
         answer = {**asked, "time": row["time"].isoformat(), **result}
         answer["unknown"] = unknown
@@ -230,12 +230,19 @@ class Service:
         context = request.get("context", {})
         fits = isinstance(context, dict) and set(context) == set(columns)
         check(fits, "context", f"an object with exactly {list(columns)}", context)
-        for column in schema.context_categorical:
-            self._check_kind(column, context[column])
-        for column in schema.context_numeric:
-            value = context[column]
-            check(_is_double(value), column, "a number", value)
-            self._check_size(column, value)
+        items = request.get("items")  # which only /score takes
+        for column in columns:
+            each, wanted = context[column], "a value, or a list with one for each item"
+            if isinstance(items, list) and isinstance(each, list):
+                check(len(each) == len(items), column, wanted, each)
+            else:
+                each = [each]
+            for value in each:
+                if column in schema.context_categorical:
+                    self._check_kind(column, value)
+                else:
+                    check(_is_double(value), column, "a number", value)
+                    self._check_size(column, value)
         when = self._moment(request.get("time"))
         return {"user": user, "scenario": scenario, "time": when, **context}
 
