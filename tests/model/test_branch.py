@@ -22,7 +22,7 @@ from urlm_helpers.sharing import SharedBottom  # noqa: E402
 from urlm_helpers.training import fit  # noqa: E402
 
 SPEC = InputSpec(
-    fields={"user": 30, "item": 40, "kind": 4, "price (bucket)": 5, "shelf": 99},
+    fields={"user": 30, "item": 40, "kind": 4, "size (bucket)": 5, "shelf": 99},
     numeric=("age", "price", "hour"),
     history_fields=(),
     history_length=0,
@@ -30,7 +30,7 @@ SPEC = InputSpec(
     tasks=("click", "buy"),
     funnel={"buy": "click"},
     user_side=("user", "age"),
-    item_side=("item", "kind", "price", "price (bucket)", "shelf"),
+    item_side=("item", "kind", "price", "size (bucket)", "shelf"),
 )
 
 
@@ -67,9 +67,27 @@ def test_columns_by_hand() -> None:
     assert len(layer.names) == 3 + 4 + 5 + (1 + 4)  # no bucket in the products
     x = {"fields": np.array([[7, 8, 2, 1, 50]]), "numeric": np.array([[2.0, 3, 5]])}
     found = dict(zip(layer.names, numbers(layer.columns(x))[0], strict=True))
-    wanted = {"age": 2, "price": 3, "hour": 5, "kind = 2": 1, "price (bucket) = 1": 1}
+    wanted = {"age": 2, "price": 3, "hour": 5, "kind = 2": 1, "size (bucket) = 1": 1}
     wanted |= {"age × price": 6, "age × kind = 2": 2}
     assert {name: value for name, value in found.items() if value} == wanted
+
+
+def test_a_number_in_buckets_enters_by_its_buckets_alone() -> None:
+    """Neither itself nor its products; the other numbers stay."""
+    fields = {**SPEC.fields, "price (bucket)": 6}
+    names = ProductBranch(replace(SPEC, fields=fields)).names
+    assert (
+        "price (bucket) = 5" in names and "hour" in names and "age × kind = 1" in names
+    )
+    assert not {"price", "age × price"} & set(names)
+    every = {f"{name} (bucket)": 3 for name in SPEC.numeric}
+    layer = ProductBranch(replace(SPEC, fields={**SPEC.fields, **every}))
+    assert np.array(
+        layer.columns(log(8)[0] | {"fields": np.ones((8, 8), int)})
+    ).shape == (
+        8,
+        len(layer.names),
+    )
 
 
 def test_it_finds_the_planted_weights() -> None:

@@ -27,11 +27,12 @@ class ProductBranch(Configured, keras.layers.Layer):
 
     The columns :math:`\varphi` are the numbers, one for each value of the fields with
     few values, and the products of each number of the user with each column of the
-    item. :meth:`fit` finds the weights as
-    :class:`~urlm_helpers.model.ShrunkRegression` does and freezes them; the network
-    :math:`f`, whose heads start at 0, learns what the regression can't say. A linear
-    model beside a deep one is Wide & Deep [1]_; there both are trained together, and
-    the wide part knows no scenario.
+    item. A number that is there in buckets too enters by its buckets alone: a count
+    grows with the days, and a straight line through it leads astray. :meth:`fit` finds
+    the weights as :class:`~urlm_helpers.model.ShrunkRegression` does and freezes them;
+    the network :math:`f`, whose heads start at 0, learns what the regression can't say.
+    A linear model beside a deep one is Wide & Deep [1]_; there both are trained
+    together, and the wide part knows no scenario.
 
     Parameters
     ----------
@@ -45,13 +46,12 @@ class ProductBranch(Configured, keras.layers.Layer):
 
     Examples
     --------
-    >>> spec = InputSpec(fields={"user": 9, "item": 7, "kind": 3}, numeric=("age",
+    >>> spec = InputSpec(fields={"user": 9, "item": 7, "kind": 2}, numeric=("age",
     ...                  "price"), history_fields=(), history_length=0,
     ...                  scenarios=("shop",), tasks=("click",), funnel={},
     ...                  user_side=("user", "age"), item_side=("item", "kind", "price"))
-    >>> ProductBranch(spec).names  # of a column each
-    ('age', 'price', 'kind = 0', 'kind = 1', 'kind = 2', 'age × price', \
-'age × kind = 0', 'age × kind = 1', 'age × kind = 2')
+    >>> print(*ProductBranch(spec).names, sep=", ")
+    age, price, kind = 0, kind = 1, age × price, age × kind = 0, age × kind = 1
     """
 
     def __init__(self, spec: InputSpec | Mapping[str, Any], **kwargs: Any) -> None:
@@ -64,7 +64,12 @@ class ProductBranch(Configured, keras.layers.Layer):
             if n <= FEW and name not in ("user", "item", "scenario")
         ]
         fields = list(spec.fields)
-        columns = list(spec.numeric)
+        self.numbers = [
+            c
+            for c, name in enumerate(spec.numeric)
+            if f"{name} (bucket)" not in spec.fields
+        ]
+        columns = [spec.numeric[c] for c in self.numbers]
         of_item = [c for c, name in enumerate(columns) if name in spec.item_side]
         of_user = [c for c, name in enumerate(columns) if name in spec.user_side]
         for f, n in self.few:
@@ -94,7 +99,8 @@ class ProductBranch(Configured, keras.layers.Layer):
     def columns(self, x: Mapping[str, Any]) -> Any:
         """Return what the regression sees, ``(batch, columns)``."""
         fields = ops.cast(x["fields"], "int32")
-        parts = [ops.cast(x["numeric"], self.dtype)]
+        numeric = ops.cast(x["numeric"], self.dtype)
+        parts = [numeric[:, c : c + 1] for c in self.numbers]
         parts += [ops.one_hot(fields[:, f], n, dtype=self.dtype) for f, n in self.few]
         found = ops.concatenate(parts, axis=-1)
         if not self.products:
