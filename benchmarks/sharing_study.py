@@ -47,6 +47,7 @@ from urlm_helpers.model import (
     PCGrad,
     UncertaintyWeights,
     UnifiedRecommender,
+    logged_share,
 )
 from urlm_helpers.preprocessing import InputSpec, Prepared, prepare
 from urlm_helpers.sharing import (
@@ -79,7 +80,7 @@ class Scheme:
     """A way to share, with the loss and the balance that belong to it."""
 
     sharing: Callable[..., keras.layers.Layer]
-    loss: Callable[..., Any] | None = None
+    loss: type[Any] | None = None
     balance: Callable[[], keras.layers.Layer] | None = None
 
 
@@ -261,11 +262,13 @@ def train(
 ) -> pd.DataFrame:
     """Fit a model, with the loss of its scheme."""
     spec, done = model.spec, job.prepared
-    loss = (
-        scheme.loss(spec.parents, spec.negative_rate, setting.weights)
-        if scheme.loss
-        else None
-    )
+    loss = None
+    if scheme.loss:
+        own = {}
+        if issubclass(scheme.loss, InversePropensityLoss):
+            root = done.y[done.parts["train"], spec.parents.index(-1)]
+            own["child"] = logged_share(root, spec.negative_rate)
+        loss = scheme.loss(spec.parents, spec.negative_rate, setting.weights, **own)
     weights = None if loss else setting.weights
     options = {**setting.fit, **options, "loss": loss, "weights": weights}
     return fit(model, done.x, done.y, done.parts, **options)

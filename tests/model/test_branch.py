@@ -147,23 +147,33 @@ def test_thinned_negatives_move_the_level_alone() -> None:
     np.testing.assert_allclose(fell, [[np.log(10), 0]] * 2, atol=1e-5)
 
 
-def test_the_network_starts_from_the_regression(tmp_path: Path) -> None:
-    """At first the logits are the regression's; passes that lose are not kept."""
+@pytest.mark.parametrize("step_size", [1e-9, 1.0])
+def test_passes_that_lose_against_the_regression_are_not_kept(
+    step_size: float, tmp_path: Path
+) -> None:
+    """A network that learned nothing, or went wild, leaves the regression alone."""
     x, y = log()
     made = model()
-    curve = fit(made, x, y, PARTS, learning_rate=1e-9, epochs=1, batch_size=512)
-    assert curve["epoch"].tolist() == [0, 1]
-    alone = numbers(made.branch(x))
-    np.testing.assert_allclose(made.logits(x), alone, atol=1e-4)
-    wild = model()
-    curve = fit(wild, x, y, PARTS, learning_rate=1.0, epochs=2, batch_size=64)
-    if curve["best"].iloc[0]:
-        np.testing.assert_allclose(wild.logits(x), alone, atol=1e-6)
-    assert curve["valid_loss"].min() <= curve["valid_loss"].iloc[0]
+    curve = fit(made, x, y, PARTS, learning_rate=step_size, epochs=1, batch_size=64)
+    assert curve["epoch"].tolist() == [0, 1] and curve["best"].tolist() == [True, False]
+    np.testing.assert_allclose(made.logits(x), numbers(made.branch(x)), atol=1e-5)
     path = tmp_path / "model.keras"
-    wild.save(path)
+    made.save(path)
     again = keras.models.load_model(path)
-    np.testing.assert_allclose(again.logits(x), wild.logits(x), atol=1e-6)
+    np.testing.assert_allclose(again.logits(x), made.logits(x), atol=1e-6)
+
+
+def test_the_network_learns_what_the_regression_leaves() -> None:
+    """A threshold, which no sum of products tells: the network's passes are kept."""
+    x, y = log(12_000)
+    steep = np.where(np.abs(x["numeric"][:, 2]) > 0.7, 2.0, -2.0)
+    draw = np.random.default_rng(5).random(len(y))
+    y[:, 0] = draw < 1 / (1 + np.exp(-steep))
+    y[:, 1] *= y[:, 0]
+    parts = {"train": np.arange(9_000), "valid": np.arange(9_000, 12_000)}
+    how: dict[str, Any] = {"learning_rate": 4e-3, "epochs": 6, "batch_size": 64}
+    curve = fit(model(), x, y, parts, **how).set_index("epoch")["valid_loss"]
+    assert curve.min() < curve[0] - 0.1
 
 
 def test_it_is_fitted_once_and_stays() -> None:

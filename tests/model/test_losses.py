@@ -18,6 +18,7 @@ from urlm_helpers.model import (  # noqa: E402
     FunnelLoss,
     InversePropensityLoss,
     UnifiedRecommender,
+    logged_share,
 )
 from urlm_helpers.preprocessing import InputSpec  # noqa: E402
 from urlm_helpers.sharing import AITM  # noqa: E402
@@ -57,7 +58,6 @@ def by_hand(
     """Work a loss out row by row, from probabilities, in NumPy."""
     sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
     n, clip, share, counts = len(parents), *COUNTERFACTUAL.values()
-    rows_each = np.where(y[:, 0] == 1, 1, 1 / rate).mean()  # rows there were, by logged
     children = [t for t in range(n) if parents[t] >= 0]
     out = np.zeros((len(y), n))
     for row, task in np.ndindex(*out.shape):
@@ -86,7 +86,7 @@ def by_hand(
                 stands_for = 1 if y[row, 0] else 1 / rate
                 off = error - guess
                 out[row, task] = stands_for * guess + inverse * (off + off**2)
-            out[row, task] *= counts / rows_each
+            out[row, task] *= counts
             out[row, task] += share * joint
     return out
 
@@ -266,7 +266,8 @@ def test_a_child_counts_as_its_root_however_few_negatives_were_logged(
     kept = click | (rng.random(p.size) < rate)
     y = np.stack([click, click & (rng.random(p.size) < 0.3)], axis=1)[kept]
     z = np.stack([np.log(p / (1 - p)), 0 * p], axis=1)[kept].astype("float32")
-    loss = InversePropensityLoss([-1, 0], rate, clip=1e-4)
+    share = logged_share(y[:, 0], rate)
+    loss = InversePropensityLoss([-1, 0], rate, clip=1e-4, child=share)
     weights = np.asarray(loss.row_weights(y, z))
     assert (weights[:, 0] == 1).all() and not weights[y[:, 0] == 0, 1].any()
     assert weights[:, 1].mean() == pytest.approx(1, abs=0.06)

@@ -2,7 +2,11 @@
 
 from urlm_helpers.model.balance import Balance, GradNorm, UncertaintyWeights
 from urlm_helpers.model.branch import ProductBranch
-from urlm_helpers.model.debiased import DoublyRobustLoss, InversePropensityLoss
+from urlm_helpers.model.debiased import (
+    DoublyRobustLoss,
+    InversePropensityLoss,
+    logged_share,
+)
 from urlm_helpers.model.generative import NextAction, sequences
 from urlm_helpers.model.heads import Heads, along_funnel
 from urlm_helpers.model.losses import EntireSpaceLoss, FunnelLoss

@@ -30,7 +30,7 @@ class ProductBranch(Configured, keras.layers.Layer):
     item. A number that is there in buckets too enters by its buckets alone: a count
     grows with the days, and a straight line through it leads astray. :meth:`fit` finds
     the weights as :class:`~urlm_helpers.model.ShrunkRegression` does and freezes them;
-    the network :math:`f`, whose heads start at 0, learns what the regression can't say.
+    the network :math:`f` learns what the regression can't say, if anything.
     A linear model beside a deep one is Wide & Deep [1]_; there both are trained
     together, and the wide part knows no scenario.
 

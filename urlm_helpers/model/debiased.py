@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from urlm_helpers.model.losses import (
@@ -15,6 +16,25 @@ from urlm_helpers.model.losses import (
 )
 
 
+def logged_share(root: np.ndarray, negative_rate: float) -> float:
+    """Return the share of all rows that a log with thinned negatives still holds.
+
+    Parameters
+    ----------
+    root : ndarray of 0 and 1, shape (rows,)
+        Labels of the root task, of the logged rows.
+    negative_rate : float
+        The share of the rows without any event that was logged.
+
+    Examples
+    --------
+    >>> logged_share(np.array([1, 1, 0, 0]), 0.1)  # 4 of 22
+    0.18181818181818182
+    """
+    root = np.asarray(root, "float64")
+    return float(1 / np.mean(root + (1 - root) / negative_rate))
+
+
 class InversePropensityLoss(FunnelLoss):
     r"""Child tasks learned as if every parent had happened: ESCM²-IPS [1]_.
 
@@ -23,7 +43,7 @@ class InversePropensityLoss(FunnelLoss):
     that, its mean is the mean error over *all* rows, provided that :math:`\hat p` is
     right and the features explain both events:
 
-    .. math:: L_t = w_t \Big( \frac{\lambda_c}{m} \frac{o \, \delta_t}{\max(\hat p, c)}
+    .. math:: L_t = w_t \Big( \lambda_c \frac{o \, \delta_t}{\max(\hat p, c)}
         + \lambda H(y_t, P_t) \Big)
 
     :math:`\hat p` is the model's own product along the ancestors; no gradient flows
@@ -32,9 +52,8 @@ class InversePropensityLoss(FunnelLoss):
 
     Where negatives were down-sampled, :math:`\hat p` is the probability *before* that:
     every row with an event was kept, so the sum over the logged rows is unbiased for
-    all rows that there were. To count no more than the root, which counts once per
-    logged row, it is divided by :math:`m`, how many rows there were for each logged
-    one (in the batch; 1 without down-sampling).
+    all rows that there were. The root counts once per logged row: with the
+    :func:`logged_share` as :math:`\lambda_c` a child counts no more than that.
 
     Parameters
     ----------
@@ -57,8 +76,7 @@ class InversePropensityLoss(FunnelLoss):
     Notes
     -----
     Differs from the paper: it has one child, here every step behind the root is
-    corrected, by its ancestors' product. The paper knows no down-sampling and no
-    :math:`m`.
+    corrected, by its ancestors' product. The paper knows no down-sampling.
 
     References
     ----------
@@ -119,7 +137,7 @@ class InversePropensityLoss(FunnelLoss):
     def _scale(self, y: Any) -> Any:
         """Return the factor of each task's corrected errors, ``(tasks,)``."""
         is_child = ops.convert_to_tensor([p >= 0 for p in self.parents], y.dtype)
-        return ops.where(is_child > 0, self.child / ops.mean(self._rows(y)), 1.0)
+        return 1.0 + (self.child - 1.0) * is_child
 
     def _inverse(self, y: Any, z: Any) -> Any:
         """Return what a row's error counts, ``(batch, tasks)``; 1 for roots."""
@@ -141,7 +159,7 @@ class DoublyRobustLoss(InversePropensityLoss):
     :math:`\hat\delta_t = \mathrm{softplus}(c_t)` guesses the child's error where its
     parent did not happen. The mean is right if the guess *or* :math:`\hat p` is:
 
-    .. math:: L_t = w_t \Big( \frac{\lambda_c}{m} \Big[ \hat\delta_t + \frac{o}{\hat p}
+    .. math:: L_t = w_t \Big( \lambda_c \Big[ \hat\delta_t + \frac{o}{\hat p}
         (\delta_t - \hat\delta_t) + \frac{o}{\hat p} (\delta_t - \hat\delta_t)^2 \Big]
         + \lambda H(y_t, P_t) \Big)
 

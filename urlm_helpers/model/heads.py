@@ -20,8 +20,6 @@ class Heads(Configured, keras.layers.Layer):
     ----------
     scenarios : int
         How many there are.
-    zero : bool
-        Whether the logits are 0 at the start.
 
     Examples
     --------
@@ -31,17 +29,16 @@ class Heads(Configured, keras.layers.Layer):
     TensorShape([5, 2])
     """
 
-    def __init__(self, scenarios: int, zero: bool = False, **kwargs: Any) -> None:
+    def __init__(self, scenarios: int, **kwargs: Any) -> None:
         # what the loss sees is never of half precision
         super().__init__(**{**kwargs, "dtype": keras.config.floatx()})
-        self.scenarios, self.zero = scenarios, zero
+        self.scenarios = scenarios
 
     def build(self, vectors_shape: Sequence[Any]) -> None:
         """Create one weight vector and one bias per scenario and task."""
         tasks, dim = len(vectors_shape), vectors_shape[0][-1]
         shape, small = (self.scenarios, tasks), dim**-0.5
-        initial: Any = keras.initializers.RandomNormal(stddev=small)
-        initial = "zeros" if self.zero else initial
+        initial = keras.initializers.RandomNormal(stddev=small)
         self.kernel = self.add_weight((*shape, dim), initial, name="kernel")
         self.bias = self.add_weight(shape, "zeros", name="bias")
 

@@ -63,7 +63,7 @@ class UnifiedRecommender(Configured, keras.Model):
     products : bool
         Whether a regression on products of features, shrunk over the scenarios, is
         fitted first and kept, see :class:`~urlm_helpers.model.ProductBranch`; the
-        network then starts from it.
+        network then learns what it leaves.
     imputed : bool
         Whether each child task gets one more output, behind those of the tasks: the
         loss that it would have where its parent did not happen, for
@@ -148,7 +148,7 @@ class UnifiedRecommender(Configured, keras.Model):
         children = [t for t, parent in enumerate(self.spec.parents) if parent >= 0]
         self.imputed = children if imputed else []
         own = self.sharing.scenario_heads
-        self.heads = Heads(len(self.spec.scenarios) if own else 1, zero=products)
+        self.heads = Heads(len(self.spec.scenarios) if own else 1)
         self.branch: Any = ProductBranch(self.spec) if products else None
         self.build()  # every variable exists from here on, not from the first batch on
 

@@ -274,8 +274,11 @@ def fit_batches(
             train.on_epoch_end()  # the orders of the passes that are done
         steps.bar.update((run.epoch - 1) * len(train) + run.step)
     if model.branch is not None and not run.log and run.step == 0:
-        # the network starts from the regression, and may leave it at that
+        # the regression alone, which no pass may be better than
+        kernel = model.heads.kernel.numpy()
+        model.heads.kernel.assign(np.zeros_like(kernel))
         run.note(0, np.nan, _watched(model, valid_x, valid_y, valid_weight))
+        model.heads.kernel.assign(kernel)
     stride = len(train)
     if checkpoint is not None:
         stride = -(-checkpoint_steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
