@@ -1,7 +1,7 @@
 """When does one model pay? Gain and harm of sharing, over agreement and rows.
 
     python benchmarks/map_study.py
-    python benchmarks/map_study.py --tasks click --contenders "regression shrunk" URLM
+    python benchmarks/map_study.py --tasks click --contenders "trees alone"
 
 The simulated app without what would blur the picture (position, drift, newcomers,
 query, friends). Search is the small scenario: it gets 250 to 64,000 training rows and a
@@ -40,6 +40,7 @@ from urlm_helpers.world import (
     logits,
     popularity,
 )
+from urlm_helpers.world.truth import segment_logits
 
 COLUMNS = ["thresholds", "task", "rows", "shift", "world", "contender", "auc"]
 COLUMNS += ["popularity", "best", "agreement", "step_size"]
@@ -94,8 +95,6 @@ def agreement(world: World, task: int, pairs: int = 20_000) -> float:
 
     Of a task given its parent; with what thresholds add.
     """
-    from urlm_helpers.world.truth import segment_logits
-
     rng = np.random.default_rng(0)
     u, v = rng.integers(world.users, size=pairs), rng.integers(world.items, size=pairs)
     who = world.people.taste[u], world.friends.taste[u]
@@ -301,7 +300,7 @@ def _tensors(rows: Arrays) -> dict[str, Any]:
 NETWORKS: dict[str, dict[str, bool]] = {
     "network alone": {"own": True, "heads": False, "zero": False},
     "network pooled": {"own": False, "heads": False, "zero": False},
-    "URLM": {"own": False, "heads": True, "zero": True},
+    "regression + network": {"own": False, "heads": True, "zero": True},
 }
 
 
@@ -309,7 +308,7 @@ NETWORKS: dict[str, dict[str, bool]] = {
 def tuned(name: str, point: Point) -> tuple[float, int, int]:
     """Return step size, batch and passes with the least loss on the tuning worlds."""
     cases = [Case(point, TUNED_AT, seed) for seed in TUNING]
-    offsets = regressions(cases)["shrunk"] if name == "URLM" else None
+    offsets = regressions(cases)["shrunk"] if name == "regression + network" else None
     how = dict(NETWORKS[name])
     data = Stacked(cases, how.pop("own"), offsets)
     ways = [(BATCH, PASSES)]
@@ -381,7 +380,7 @@ def scores(
             yield name, np.nan, trees(cases, point, name == "trees pooled")
         else:
             how = dict(NETWORKS[name])
-            offsets = fitted()["shrunk"] if name == "URLM" else None
+            offsets = fitted()["shrunk"] if name == "regression + network" else None
             data = Stacked(cases, how.pop("own"), offsets)
             rate, batch, passes = tuned(name, point)
             _, said = trained(data, rate, batch, passes, **how)

@@ -90,6 +90,18 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
 
 
+def same_with_towers(layer: Any, theirs: Any) -> None:
+    """Fill in the towers and the outputs, and compare."""
+
+    def fill_towers(outputs: Any) -> None:
+        for tower, own, out in zip(theirs.towers, layer.towers, outputs, strict=True):
+            fill_in(tower, *weights(own), out)
+
+    ours, found = both(layer, theirs, fill_towers=fill_towers)
+    assert np.ptp(found) > 0.05
+    np.testing.assert_allclose(sigmoid(ours), found, atol=1e-5)
+
+
 def test_mmoe() -> None:
     layer = made(MMoE(2, 1, UNITS, experts=3, towers=TOWER))
     towers = [{"dims": list(TOWER)}] * 2
@@ -99,13 +111,7 @@ def test_mmoe() -> None:
     for gate, own in zip(theirs.gates, gates_of(layer.gate, 2), strict=True):
         fill_in(gate, own)
 
-    def fill_towers(outputs: Any) -> None:
-        for tower, own, out in zip(theirs.towers, layer.towers, outputs, strict=True):
-            fill_in(tower, *weights(own), out)
-
-    ours, found = both(layer, theirs, fill_towers=fill_towers)
-    assert np.ptp(found) > 0.05
-    np.testing.assert_allclose(sigmoid(ours), found, atol=1e-5)
+    same_with_towers(layer, theirs)
 
 
 @pytest.mark.parametrize("levels", [1, 2])  # one level is CGC
@@ -125,13 +131,7 @@ def test_ple(levels: int) -> None:
             shared = own.shared_gate
             fill_in(level.gate_shared, (shared.kernel, shared.bias))
 
-    def fill_towers(outputs: Any) -> None:
-        for tower, own, out in zip(theirs.towers, layer.towers, outputs, strict=True):
-            fill_in(tower, *weights(own), out)
-
-    ours, found = both(layer, theirs, fill_towers=fill_towers)
-    assert np.ptp(found) > 0.05
-    np.testing.assert_allclose(sigmoid(ours), found, atol=1e-5)
+    same_with_towers(layer, theirs)
 
 
 def test_aitm() -> None:

@@ -10,6 +10,6 @@ from urlm_helpers.model.debiased import (
 from urlm_helpers.model.generative import NextAction, sequences
 from urlm_helpers.model.heads import Heads, along_funnel
 from urlm_helpers.model.losses import EntireSpaceLoss, FunnelLoss
-from urlm_helpers.model.regression import ShrunkRegression, newton
+from urlm_helpers.model.regression import ShrunkRegression
 from urlm_helpers.model.surgery import PCGrad, surgery
 from urlm_helpers.model.unified import UnifiedRecommender

@@ -60,6 +60,8 @@ class ShrunkRegression:
     -----
     In [1]_ common and own weights are fitted in one problem. Here the common ones come
     first and stay: the fits are small, and a large scenario speaks for all of them.
+    With some hundred rows and other tastes than the rest a scenario pays for that: the
+    common weights point elsewhere, and its rows are too few to say so.
 
     References
     ----------

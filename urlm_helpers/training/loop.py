@@ -275,10 +275,10 @@ def fit_batches(
         steps.bar.update((run.epoch - 1) * len(train) + run.step)
     if model.branch is not None and not run.log and run.step == 0:
         # the regression alone, which no pass may be better than
-        kernel = model.heads.kernel.numpy()
-        model.heads.kernel.assign(np.zeros_like(kernel))
+        kept = model.heads.get_weights()
+        model.heads.set_weights([np.zeros_like(weights) for weights in kept])
         run.note(0, np.nan, _watched(model, valid_x, valid_y, valid_weight))
-        model.heads.kernel.assign(kernel)
+        model.heads.set_weights(kept)
     stride = len(train)
     if checkpoint is not None:
         stride = -(-checkpoint_steps // STEPS_PER_EXECUTION) * STEPS_PER_EXECUTION
