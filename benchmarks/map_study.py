@@ -307,13 +307,17 @@ NETWORKS: dict[str, dict[str, bool]] = {
 @cache
 def tuned(name: str, point: Point) -> tuple[float, int, int]:
     """Return step size, batch and passes with the least loss on the tuning worlds."""
-    cases = [Case(point, TUNED_AT, seed) for seed in TUNING]
+    return choose(name, [Case(point, TUNED_AT, seed) for seed in TUNING])
+
+
+def choose(name: str, cases: list[Case]) -> tuple[float, int, int]:
+    """Return step size, batch and passes with the least validation loss."""
     offsets = regressions(cases)["shrunk"] if name == "regression + network" else None
     how = dict(NETWORKS[name])
     data = Stacked(cases, how.pop("own"), offsets)
     ways = [(BATCH, PASSES)]
     if name == "network alone":
-        few = point[2] <= 4_000
+        few = len(cases[0].own_train["y"]) <= 4_000
         ways = list(
             product((31, 125) if few else (128, BATCH), (8, 24) if few else (6, 12))
         )
@@ -331,7 +335,7 @@ def tuned(name: str, point: Point) -> tuple[float, int, int]:
     return min(tries, key=lambda way: tries[way])
 
 
-def trees(cases: list[Case], point: Point, pooled: bool) -> list[np.ndarray]:
+def trees(cases: list[Case], pooled: bool) -> list[np.ndarray]:
     """Boost trees on features and products, as long as the validation rows gain."""
     import lightgbm
 
@@ -367,7 +371,7 @@ CONTENDERS = (*REGRESSIONS, *NETWORKS, *TREES)
 
 
 def scores(
-    names: Iterable[str], point: Point, cases: list[Case]
+    names: Iterable[str], cases: list[Case], chosen: Callable[[str], Any]
 ) -> Iterator[tuple[str, float, list[Any]]]:
     """Yield contender, step size and what it says of each case's test rows."""
     names = list(names)
@@ -377,12 +381,12 @@ def scores(
             each = fitted()[name.split()[1]]
             yield name, np.nan, [z["test"] if isinstance(z, dict) else z for z in each]
         elif name in TREES:
-            yield name, np.nan, trees(cases, point, name == "trees pooled")
+            yield name, np.nan, trees(cases, name == "trees pooled")
         else:
             how = dict(NETWORKS[name])
             offsets = fitted()["shrunk"] if name == "regression + network" else None
             data = Stacked(cases, how.pop("own"), offsets)
-            rate, batch, passes = tuned(name, point)
+            rate, batch, passes = chosen(name)
             _, said = trained(data, rate, batch, passes, **how)
             yield name, rate, list(said)
 
@@ -418,7 +422,7 @@ def main() -> None:
         if not names:
             continue
         cases = [Case(point, shift, seed) for seed in WORLDS]
-        for name, rate, said in scores(names, point, cases):
+        for name, rate, said in scores(names, cases, partial(tuned, point=point)):
             values = [case.auc(z) for case, z in zip(cases, said, strict=True)]
             common = dict(zip(COLUMNS, (thresholds, task, rows, shift), strict=False))
             result.keep(

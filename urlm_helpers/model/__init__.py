@@ -1,5 +1,6 @@
 """The unified model, its losses, and how the losses of tasks are balanced; part 4."""
 
+from urlm_helpers.model.agreement import Agreement, taste_agreement
 from urlm_helpers.model.balance import Balance, GradNorm, UncertaintyWeights
 from urlm_helpers.model.branch import ProductBranch
 from urlm_helpers.model.debiased import (

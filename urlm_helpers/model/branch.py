@@ -139,7 +139,7 @@ class ProductBranch(Configured, keras.layers.Layer):
         """
         scenario = np.asarray(x["scenario"])
         rows = np.concatenate([*_some(rows, scenario[rows])])
-        table = np.concatenate([*self._tables(x, rows)])
+        table = np.concatenate([*self.tables(x, rows)])
         kernel, bias = (np.zeros(v.shape, "float32") for v in (self.kernel, self.bias))
         for t, parent in enumerate(self.spec.parents):
             seen = np.ones(len(rows), bool) if parent < 0 else y[rows, parent] == 1
@@ -159,10 +159,21 @@ class ProductBranch(Configured, keras.layers.Layer):
         self.kernel.assign(kernel)
         self.bias.assign(bias)
 
-    def _tables(
+    def tables(
         self, x: Mapping[str, np.ndarray], rows: np.ndarray
     ) -> Iterator[Singles]:
-        """Yield the columns of rows, piece by piece."""
+        """Yield what the regression sees of rows, piece by piece.
+
+        Parameters
+        ----------
+        x : mapping
+            All rows, as of :func:`urlm_helpers.preprocessing.prepare`.
+        rows : ndarray of int
+
+        Yields
+        ------
+        ndarray, shape (some rows, columns)
+        """
         for at in range(0, len(rows), AT_ONCE):
             piece = rows[at : at + AT_ONCE]
             found = self.columns({k: x[k][piece] for k in ("fields", "numeric")})
