@@ -11,9 +11,12 @@ truth, how often the package gives it (the `support` is at least `ENOUGH`, see
 `urlm_helpers.evaluation.evaluate`) and how often it misses where it is given. Noise has
 exactly the cell's number of positives, the rates have it in expectation.
 
-`evaluate_slices` is `evaluate` on fewer rows, and ECE is left out: it is biased upward.
-The t-interval over runs has rows of its own, by number of runs. The lines of a cell are
-written together, and skipped when the study is started again.
+`evaluate_slices` is `evaluate` on fewer rows. The ECE of the true probabilities and of
+two models that are off, and a difference of ECE, have percentiles but are given no
+interval: their lines show why. So do the "debiased", where the bootstrap's estimate of
+the bias is taken off, once for the value and once for the resamples. The t-interval
+over runs has rows of its own, by number of runs. The lines of a cell are written
+together, those of ECE apart, and skipped when the study is started again.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from urlm_helpers.evaluation.bootstrap import (
     resample_users,
     values,
 )
+from urlm_helpers.evaluation.calibration import mass_bins
 from urlm_helpers.evaluation.metrics import entropy, row_log_loss
 
 COLUMNS = ["interval", "users", "activity", "positives", "worlds", "support"]
@@ -53,6 +57,7 @@ class Found(NamedTuple):
     high: float
     support: float
     truth: float
+    shifted: bool = False
 
 
 def probabilities(rng: np.random.Generator, user: Any, users: int, rate: float) -> Any:
@@ -141,15 +146,15 @@ def intervals(
     draws = values(list(made.values()), resample_users(users, RESAMPLES, seed))
     for (name, statistic), draw in zip(made.items(), draws, strict=True):
         ends = percentile_interval(draw, 0.95)
-        yield name, Found(*ends, statistic.support, truth[name])
+        yield name, Found(*ends, statistic.support, truth[name], statistic.shifted)
 
 
 def summary(found: list[Found]) -> dict[str, Any]:
     """Return how often the intervals missed."""
-    low, high, support, truth = np.array(found).T
+    low, high, support, truth, shifted = np.array(found).T
     bare = ~np.isnan(low)
     missed = bare & ((truth < low) | (truth > high))
-    given = bare & (support >= ENOUGH)
+    given = bare & (support >= ENOUGH) & (shifted == 0)
     return {
         "worlds": len(found),
         "support": float(np.median(support)),
@@ -159,27 +164,90 @@ def summary(found: list[Found]) -> dict[str, Any]:
     }
 
 
-def lines(users: int, activity: str, positives: int) -> Iterator[dict[str, Any]]:
-    """Yield the lines of one cell."""
+def rate_of(users: int, positives: int) -> float:
+    """Return a cell's expected share of positives."""
+    return positives / max(20 * users, 5 * positives)
+
+
+def logs(
+    users: int, activity: str, positives: int
+) -> Iterator[tuple[int, np.random.Generator, Any, Any]]:
+    """Yield a cell's logs: seed, generator, user and true probability of each row."""
     rows = max(20 * users, 5 * positives)
-    rate = positives / rows
     share = 1 / np.arange(1, users + 1) ** (activity == "zipf")
-    some = probabilities(np.random.default_rng(2), np.arange(9999), 9999, rate)
-    scale = 0.5 / np.quantile(some, 0.9)  # the bold model says yes to a tenth
-    truth = truths(rate, scale)
-    found: dict[str, list[Found]] = {}
     for seed in range(WORLDS):
         rng = np.random.default_rng([users, positives, seed])
         user = np.sort(rng.choice(users, rows, p=share / share.sum()))
         user = np.unique(user, return_inverse=True)[1]
+        yield (
+            seed,
+            rng,
+            user,
+            probabilities(rng, user, user.max() + 1, rate_of(users, positives)),
+        )
+
+
+def lines(users: int, activity: str, positives: int) -> Iterator[dict[str, Any]]:
+    """Yield the lines of one cell, but for ECE."""
+    rate = rate_of(users, positives)
+    some = probabilities(np.random.default_rng(2), np.arange(9999), 9999, rate)
+    scale = 0.5 / np.quantile(some, 0.9)  # the bold model says yes to a tenth
+    truth = truths(rate, scale)
+    found: dict[str, list[Found]] = {}
+    for seed, rng, user, p in logs(users, activity, positives):
         n = int(user.max()) + 1
-        p = probabilities(rng, user, n, rate)
         made = rates(rng, user, p, scale, n)
         for name, one in (
             *noise(rng, user, p, positives, seed),
             *intervals(made, truth, n, seed),
         ):
             found.setdefault(name, []).append(one)
+    yield from summaries(found, users, activity, positives)
+
+
+def models(p: Any, rate: float) -> dict[str, Any]:
+    """Return what models say: the truth, a logit too high, and one too flat."""
+    logit = np.log(p / (1 - p))
+    flat = 0.7 * logit + 0.3 * np.log(rate / (1 - rate))
+    off = {"ece, logit + 0.3": logit + 0.3, "ece, slope 0.7": flat}
+    return {"ece, calibrated": p} | {k: 1 / (1 + np.exp(-x)) for k, x in off.items()}
+
+
+def ece_lines(users: int, activity: str, positives: int) -> Iterator[dict[str, Any]]:
+    """Yield a cell's lines of ECE, in the bins of half a million users its truth."""
+    rate = rate_of(users, positives)
+    all_users = np.arange(500_000)
+    p = probabilities(np.random.default_rng(1), all_users, len(all_users), rate)
+    truth = {}
+    for name, said in models(p, rate).items():
+        code = mass_bins(said, np.ones(len(p)), 10)
+        truth[name] = np.abs(np.bincount(code, said - p)).sum() / len(p)
+    calibrated, off, _ = truth
+    found: dict[str, list[Found]] = {}
+    for seed, rng, user, p in logs(users, activity, positives):
+        n, y = int(user.max()) + 1, (rng.random(len(p)) < p).astype(float)
+        made = [
+            METRICS["ece"](Cell(y, said, np.ones(len(p)), user, n))
+            for said in models(p, rate).values()
+        ]
+        full = values(made, [np.ones((1, n))])
+        draws = values(made, resample_users(n, RESAMPLES, seed))
+        back = np.maximum(draws - 2 * (draws.mean(axis=1, keepdims=True) - full), 0)
+        tried = dict(zip(truth, draws, strict=True))
+        tried["difference in ece"] = tried[off] - tried[calibrated]
+        tried |= {f"{name}, debiased": d for name, d in zip(truth, back, strict=True)}
+        for name, drawn in tried.items():
+            true = truth.get(name.removesuffix(", debiased"), truth[off])
+            ends = percentile_interval(drawn, 0.95)
+            one = Found(*ends, made[0].support, true, shifted=True)
+            found.setdefault(name, []).append(one)
+    yield from summaries(found, users, activity, positives)
+
+
+def summaries(
+    found: dict[str, list[Found]], users: int, activity: str, positives: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the lines of what was found in a cell's logs."""
     where = {"users": users, "activity": activity, "positives": positives}
     for name, all_of_it in found.items():
         yield {"interval": name, **where, **summary(all_of_it)}
@@ -209,16 +277,17 @@ def main() -> None:
     """Run what is missing of the study, and show it by number of positives."""
     bootstrap.ENOUGH = 0.0  # the bare interval, whatever it rests on
     result = Result("interval-coverage.csv", COLUMNS, digits=4)
-    done = {(x["users"], x["activity"], x["positives"]) for x in result.lines()}
+    done = {tuple(x[name] for name in COLUMNS[:4]) for x in result.lines()}
     if not any(x["interval"].startswith("t over") for x in result.lines()):
         result.keep(*over_runs())
+    parts = {"auc": lines, "ece, calibrated": ece_lines}
     todo = [
-        cell
-        for cell in product(USERS, ACTIVITY, POSITIVES)
-        if tuple(map(str, cell)) not in done
+        (parts[name], cell)
+        for name, cell in product(parts, product(USERS, ACTIVITY, POSITIVES))
+        if (name, *map(str, cell)) not in done
     ]
-    for cell in tqdm(todo, unit="cell"):
-        result.keep(*lines(*cell))
+    for part, cell in tqdm(todo, unit="cell"):
+        result.keep(*part(*cell))
     table = pd.DataFrame(result.lines()).query("positives != ''")
     numbers = table.columns[3:]
     table[numbers] = table[numbers].apply(pd.to_numeric)

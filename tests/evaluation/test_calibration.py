@@ -163,7 +163,26 @@ def test_calibrated_and_not() -> None:
     assert cal.ece(y, p / 2) == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.parametrize("highest", [0.004, 0.3, 1.0])
+def test_ece_floor_is_the_mean_ece_of_a_model_that_is_right(highest: float) -> None:
+    rng = np.random.default_rng(3)
+    p = highest * rng.random(2_000)
+    drawn = [cal.ece(rng.random(len(p)) < p, p) for _ in range(400)]
+    assert cal.ece_floor(p) == pytest.approx(np.mean(drawn), rel=0.03)
+    assert cal.ece_floor(p, np.full(len(p), 9.0)) < 0.5 * cal.ece_floor(p)
+
+
+def test_ece_floor_of_a_log_with_fewer_negatives_is_that_of_the_full_log() -> None:
+    rng = np.random.default_rng(4)
+    p = rng.beta(1, 30, size=50_000)
+    y = rng.random(len(p)) < p
+    kept = y | (rng.random(len(p)) < 0.1)
+    floor = cal.ece_floor(p[kept], np.where(y, 1, 10)[kept])
+    assert floor == pytest.approx(cal.ece_floor(p), rel=0.03)
+
+
 def test_undefined_is_nan() -> None:
+    assert np.isnan(cal.ece_floor([])) and cal.ece_floor([0.0, 1.0]) == 0
     assert np.isnan(cal.pcoc([0, 0], [0.1, 0.2]))
     assert np.isnan(cal.ece([], []))
     assert np.isnan(cal.ece([1, 0], [0.1, 0.2], [0, 0]))

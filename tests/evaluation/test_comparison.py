@@ -175,6 +175,17 @@ def guesses(positives: int, seed: int, users: int = 150) -> list[pd.DataFrame]:
     ]
 
 
+def test_a_difference_in_ece_has_no_interval() -> None:
+    a, b = log(), noisy(log(), 1)
+    with pytest.warns(UserWarning, match="no interval for differences in 'ece'"):
+        table = compare([a, b], [b, b], TASKS, "ece", resamples=50)
+    of_a, of_b = (evaluate(f, TASKS, metrics=["ece"], resamples=2) for f in (a, b))
+    expected = (of_a["value"] - of_b["value"]) / 2
+    np.testing.assert_allclose(table["difference"], expected, atol=1e-12)
+    ends = ["low", "high", "p_value", "p_holm"]
+    assert table[ends].isna().all(axis=None) and (table["support"] >= 10).all()
+
+
 @pytest.mark.parametrize("positives", [1, 2, 4, 8, 30])
 def test_noise_on_few_positives_is_no_difference(positives: int) -> None:
     """A bootstrap of one positive holds the same positive in every resample."""

@@ -105,8 +105,9 @@ def test_table() -> None:
         "positives", "dropped",
     ]  # fmt: skip
     assert len(table) == 2 * 2 * len(bs.METRICS)
-    assert ((table["low"] < table["value"]) | (table["metric"] == "ece")).all()
-    assert (table["value"] < table["high"]).all()
+    given = table[table["metric"] != "ece"]
+    assert (given["low"] < given["value"]).all()
+    assert (given["value"] < given["high"]).all()
     for line in table.to_dict("records"):
         own = frame[frame["scenario"] == line["scenario"]]
         y, p = own[f"y_{line['task']}"], own[f"p_{line['task']}"]
@@ -172,6 +173,24 @@ def test_intervals_cover_the_truth() -> None:
     assert held >= 180
 
 
+def test_ece_has_a_value_and_no_interval() -> None:
+    """Of a model that is right the percentiles would say that it is not."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(300), 10)
+    p = rng.beta(2, 5, size=len(user))
+    frame = pd.DataFrame({"user": user, "scenario": "feed", "p_click": p})
+    frame["y_click"] = (rng.random(len(user)) < p).astype(int)
+    with warnings.catch_warnings(action="error"):
+        table = evaluate(frame, ["click"], resamples=50).set_index("metric")
+    assert table.loc["ece", "value"] == pytest.approx(cal.ece(frame["y_click"], p))
+    ends = table[["low", "high"]].notna().all(axis=1)
+    assert ends.drop("ece").all() and table.loc["ece", ["low", "high"]].isna().all()
+    found, users = cells(frame, ["click"], ["ece"])
+    bare = bs.METRICS["ece"](found["feed", "click"])
+    draws = bs.values([bare], bs.resample_users(users, 200, seed=0))[0]
+    assert bs.percentile_interval(draws, 0.95)[0] > 0.005  # the truth is 0
+
+
 def test_undefined_cells_are_nan_and_counted() -> None:
     frame = log(weighted=False)
     frame.loc[frame["scenario"] == "feed", "y_click"] = 0
@@ -183,7 +202,7 @@ def test_undefined_cells_are_nan_and_counted() -> None:
     assert feed[["value", "low", "high"]].isna().all(axis=None)
     assert (feed["dropped"] == 1).all() and (feed["positives"] == 0).all()
     one_user = log().assign(user=1)
-    with pytest.warns(UserWarning, match="no interval for 20 of 20 values"):
+    with pytest.warns(UserWarning, match="no interval for 16 of 20 values"):
         table = evaluate(one_user, TASKS, resamples=50)
     assert table["value"].notna().all() and table["low"].isna().all()
 
@@ -202,14 +221,14 @@ def test_an_interval_needs_ten_users_with_the_rarer_label(flip: bool) -> None:
 
     def low(y: pd.Series) -> pd.Series:
         label = frame.assign(y_click=y ^ flip)
-        metrics = ["auc", "log_loss", "pcoc", "ece"]
+        metrics = ["auc", "log_loss", "pcoc"]
         return evaluate(label, ["click"], metrics=metrics, resamples=50)["low"]
 
     ten = (frame["user"] < 10) & (seen < 2)
     with warnings.catch_warnings(action="error"):
         assert low(ten).notna().all()
     for few in (ten & (frame["user"] > 0), ten | ((frame["user"] == 0) & (seen < 9))):
-        with pytest.warns(UserWarning, match="4 of 4 values.*fewer than 10 users"):
+        with pytest.warns(UserWarning, match="3 of 3 values.*fewer than 10 users"):
             assert low(few).isna().all()
 
 

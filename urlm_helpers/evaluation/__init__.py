@@ -9,6 +9,7 @@ from urlm_helpers.evaluation.bootstrap import (
 from urlm_helpers.evaluation.calibration import (
     calibration_table,
     ece,
+    ece_floor,
     pcoc,
     undo_downsampling,
 )

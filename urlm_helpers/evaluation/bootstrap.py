@@ -38,13 +38,16 @@ class Statistic(NamedTuple):
     `value` maps `counts @ sums`, or with no sums the `counts` themselves, to one
     value per resample; `counts` (resamples, users) says how often each was drawn.
     `dropped` is the share of rows that no value rests on, `support` the number of
-    users, had each the same part in it, that it does rest on.
+    users, had each the same part in it, that it does rest on. `shifted` says that
+    noise moves the value to one side and resampling moves it once more, so that the
+    percentiles of the resamples are no interval.
     """
 
     value: Callable[[Floats], Floats]
     sums: Floats | None = None  # (users, columns)
     dropped: float = 0.0
     support: float = np.inf
+    shifted: bool = False
 
 
 def user_sums(user: Ints, users: int, *columns: Floats) -> Floats:
@@ -136,6 +139,7 @@ def _ece(cell: Cell) -> Statistic:
     return Statistic(
         lambda total: divide(np.abs(total[:, :-1]).sum(axis=1), total[:, -1]),
         user_sums(cell.user, cell.users, *gaps, cell.weight),
+        shifted=True,
     )
 
 
@@ -220,17 +224,21 @@ def percentile_interval(draws: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def too_few(support: Mapping[Any, float]) -> Booleans:
-    """Mark what rests on fewer than `ENOUGH` users, and warn of it by name."""
-    few = {name: round(n, 1) for name, n in support.items() if n < ENOUGH}
+def without_interval(named: Mapping[Any, Statistic]) -> Booleans:
+    """Mark what is shifted or rests on fewer than `ENOUGH` users; warn of the few."""
+    few = {
+        name: round(s.support, 1)
+        for name, s in named.items()
+        if s.support < ENOUGH and not s.shifted
+    }
     if few:
         warnings.warn(
-            f"no interval for {len(few)} of {len(support)} values: the rarer label, or "
+            f"no interval for {len(few)} of {len(named)} values: the rarer label, or "
             f"what is summed, comes from fewer than {ENOUGH:.0f} users, counted by "
             f"their shares: {few}. More days, or scenarios taken together, have more",
             stacklevel=3,
         )
-    return np.array([name in few for name in support])
+    return np.array([s.shifted or name in few for name, s in named.items()])
 
 
 def bootstrap(
@@ -241,5 +249,5 @@ def bootstrap(
     full = values(made, [np.ones((1, users))])[:, 0]
     draws = values(made, resample_users(users, resamples, seed))
     interval = np.array([percentile_interval(draw, level) for draw in draws])
-    interval[too_few({name: s.support for name, s in named.items()})] = np.nan
+    interval[without_interval(named)] = np.nan
     return full, interval

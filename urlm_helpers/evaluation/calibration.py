@@ -7,6 +7,7 @@ and an optional `weight`, as in `urlm_helpers.evaluation.metrics`.
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from urlm_helpers.data.arrays import Floats, Ints, refuse
 from urlm_helpers.evaluation.rows import checked, divide, group_sum, starts
@@ -101,7 +102,7 @@ def ece(
 
     with the bins of `calibration_table`. Equal mass, not equal width: click
     probabilities crowd near 0, where equal widths would put all rows in one bin.
-    Label noise alone makes it positive, more so with fewer rows.
+    Label noise alone makes it positive, more so with fewer rows: see `ece_floor`.
 
     References
     ----------
@@ -118,6 +119,49 @@ def ece(
         return float("nan")
     gap = (table["predicted"] - table["observed"]).abs()
     return float((table["weight"] * gap).sum() / table["weight"].sum())
+
+
+def ece_floor(p: ArrayLike, weight: ArrayLike | None = None, bins: int = 10) -> float:
+    r"""ECE that a model which is exactly right shows on average, for noise alone.
+
+    .. math:: \sum_b \frac{\mathrm E \, |K_b - n_b \bar p_b|}{\sum_b n_b},
+              \qquad K_b \sim \mathrm{Binomial}(n_b, \bar p_b)
+
+    An `ece` close to it says nothing against the model.
+
+    Parameters
+    ----------
+    p : array, shape (rows,)
+        Predicted probabilities, here taken for the true ones.
+    weight : array, shape (rows,), optional
+        How many impressions a row stands for; :math:`n_b` is their sum in bin b,
+        rounded.
+    bins : int
+        As in `ece`.
+
+    Notes
+    -----
+    Impressions are independent here. Where those of a user go together beyond what p
+    says, noise is larger, and so is the ECE of a model that is right on average.
+
+    References
+    ----------
+    Diaconis, P. and Zabell, S. (1991). Closed form summation for classical
+    distributions: variations on a theme of de Moivre. Statistical Science 6(3)
+    (the mean absolute deviation of a binomial count).
+
+    Examples
+    --------
+    One toss of a fair coin is off by a half, the mean of four by 3/16 on average:
+
+    >>> round(ece_floor([0.5]), 4), round(ece_floor([0.5] * 4), 4)
+    (0.5, 0.1875)
+    """
+    table = calibration_table(np.zeros(np.shape(p)), p, weight, bins)
+    n, rate = np.rint(table["weight"]), table["predicted"]
+    above = np.floor(n * rate) + 1
+    off = 2 * above * (1 - rate) * stats.binom.pmf(above, n, rate)
+    return float(divide(off.sum(), n.sum()))
 
 
 def undo_downsampling(q: ArrayLike, rate: float) -> Floats:

@@ -1,5 +1,6 @@
 """Is one model better than another, on the same rows?"""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,8 @@ from urlm_helpers.evaluation.bootstrap import (
     percentile_interval,
     ratio,
     resample_users,
-    too_few,
     values,
+    without_interval,
 )
 from urlm_helpers.evaluation.intervals import cells
 from urlm_helpers.evaluation.rows import codes
@@ -99,7 +100,8 @@ def compare(
         runs), `difference` (a - b), `low`, `high`, `p_value` (two-sided, of no
         difference), `p_holm` (Holm's correction over the table), `positives` (rows
         with label 1) and `support`: how many users, evenly active, the rarer label
-        comes from. Below 10 of them there are no interval and no p-values.
+        comes from. Below 10 of them there are no interval and no p-values; for "ece"
+        there are none at all, with a warning (see `evaluate`).
 
     Raises
     ------
@@ -154,24 +156,31 @@ def compare(
         return added
 
     n = len(runs_a)
-    statistics = [METRICS[metric](found[key]) for key in first for found, _ in runs]
+    made = {key: [METRICS[metric](found[key]) for found, _ in runs] for key in first}
+    statistics = [s for of_cell in made.values() for s in of_cell]
+    if any(s.shifted for s in statistics):
+        warnings.warn(
+            f"no interval for differences in {metric!r}: noise raises it, in a good "
+            "model more than in a bad one, and resampling raises it once more. Compare "
+            "'log_loss', and look at the 'pcoc' of each",
+            stacklevel=2,
+        )
     shape = (len(first), len(runs))
     full = values(statistics, [np.ones((1, users))]).reshape(shape)
     draws = values(statistics, resample_users(users, resamples, seed)).reshape(
         *shape, resamples
     )
     table = []
-    rests_on = np.reshape([s.support for s in statistics], shape).min(axis=1)
-    support = dict(zip(first, rests_on.tolist(), strict=True))
-    few = too_few(support)
-    for key, value, draw, thin in zip(first, full, draws, few, strict=True):
+    weakest = {k: min(each, key=lambda s: s.support) for k, each in made.items()}
+    without = without_interval(weakest)
+    for key, value, draw, bare in zip(first, full, draws, without, strict=True):
         mean_a, mean_b = value[:n].mean(), value[n:].mean()
         difference = draw[:n].mean(axis=0) - draw[n:].mean(axis=0)
         if paired and len(runs_a) == len(runs_b):
             difference += run_noise(value[:n] - value[n:])
         else:
             difference += run_noise(value[:n]) - run_noise(value[n:])
-        if thin:
+        if bare:
             difference[:] = np.nan
         low, high = percentile_interval(difference, level)
         tail = min((difference <= 0).sum(), (difference >= 0).sum())
@@ -181,7 +190,8 @@ def compare(
     compared = pd.DataFrame(table, columns=[*names, "p_value"])
     compared["p_holm"] = holm(compared["p_value"])
     positives = [int(cell.y.sum()) for cell in first.values()]
-    return compared.assign(positives=positives, support=rests_on)
+    support = [s.support for s in weakest.values()]
+    return compared.assign(positives=positives, support=support)
 
 
 def user_mean(

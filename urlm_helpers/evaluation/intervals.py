@@ -80,7 +80,7 @@ def evaluate(
         Names of the tasks, such as ["click", "buy"].
     metrics : sequence of str
         Keys of `METRICS`: "auc", "gauc" (weighted by impressions), "log_loss",
-        "normalized_entropy", "pcoc", "ece" (10 bins, fixed on the full sample),
+        "normalized_entropy", "pcoc", "ece" (10 bins; without an interval),
         "accuracy", "precision", "recall" and "f1" (at p ≥ 0.5).
     resamples : int
         Bootstrap resamples of the users.
@@ -113,8 +113,13 @@ def evaluate(
     counts in proportion, :math:`(\sum_u n_u)^2 / \sum_u n_u^2` of them in all. With
     one positive 95 % intervals of noise missed the truth in 75 of 100 simulated logs,
     with four in 18; where they are given, in 4 to 10
-    (`benchmarks/interval_coverage.py`). ECE is biased upward by noise, and once more
-    by resampling: its interval lies high.
+    (`benchmarks/interval_coverage.py`).
+
+    ECE has no interval (NaN). Noise in the bins raises it and resampling raises it once
+    more: percentiles missed the 0 of a model that is exactly right in every log, and in
+    10 to 60 of 100 with the bootstrap's estimate of the bias taken off, right or not.
+    Hold the value against `ece_floor`, what a model that is right shows, and read the
+    interval of PCOC, over all rows (here) or in bins (`pcoc_deciles`).
 
     References
     ----------
