@@ -44,7 +44,8 @@ is iALS or item-to-item over both shops, "separate" these over the target, or
 popularity; of each kind the one that validation prefers, by NDCG at 100 of a purchase
 each of at most 1,500 users, but of no more than a fifth of the target's rows. All are
 tuned by climbing until no neighbor on the grid is better, on the first draw of a case;
-the one end of a grid is the widest vector of iALS, of which the time allows no more.
+the one end of a grid is the widest vector of iALS, 96: with 192 the first case had the
+same sign, and the time did not allow it for all.
 "iALS shrunk" pulls the target's users' vectors towards those of both shops. EASE would
 invert a matrix of 52,000 items, or of 15,761 users, for each value tried: item-to-item
 is counts of common buyers, divided by powers of both items' counts.
@@ -52,6 +53,7 @@ is counts of common buyers, divided by powers of both items' counts.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -65,8 +67,10 @@ import pandas as pd
 from results import RESULTS, Result
 from scipy import sparse
 from scipy.interpolate import RegularGridInterpolator
+from scipy.stats import spearmanr
 
 from urlm_helpers.data.download import cache_folder
+from urlm_helpers.evaluation import holm, percentile_interval, resample_users
 from urlm_helpers.world import World
 
 PAIRS = [("electronic", "phone"), ("electronic", "cloth")]
@@ -80,10 +84,10 @@ CHECKED, COSINES = (
 LATENTS, STRENGTH = 16, 3.0
 PREDICTIONS = RESULTS / "cross-domain-predictions.csv"
 TESTED, VALIDATED, PASSES = 5_000, 1_500, 5
-WIDTHS = (48, 96, 192)
+WIDEST = 1  # of vectors, 48 x 2^this
 
 
-TOP = 20
+TOP, RESAMPLES = 20, 2_000
 COLUMNS = ["target", "other", "share", "draw", "contender", "users", "rows"]
 COLUMNS += ["recall", "ndcg", "valid", "at", "seconds"]
 SCORES = Path(__file__).resolve().parent / "scores" / "cross-domain"
@@ -400,7 +404,7 @@ class Job:
         """Return vectors of the target's rows or of both shops'."""
         key = (both, width, weight, decay)
         if key not in self.known:
-            how = WIDTHS[width], 0.03 * 3.0**weight, 0.003 * 3.0**decay
+            how = round(48 * 2.0**width), 0.03 * 3.0**weight, 0.003 * 3.0**decay
             self.known[key] = ials(self.all if both else self.own, *how)
         fit = self.known[key]
         return Factors(fit.users, fit.items[: self.own.shape[1]])
@@ -475,6 +479,11 @@ def climb(quality: Callable[[Params], float], start: Params) -> tuple[Params, fl
 KINDS = {"one": ("item-to-item both", "iALS both")}
 KINDS["separate"] = ("popularity", "item-to-item alone", "iALS alone")
 KEPT = ("item-to-item both, twins kept", "iALS both, twins kept")
+COMPARISONS = [("one", "separate"), ("iALS both", "separate")]
+COMPARISONS += [("iALS shrunk", "separate"), ("iALS both", "iALS alone")]
+COMPARISONS += [("item-to-item both", "item-to-item alone")]
+COMPARISONS += [("one, twins kept", "one"), ("one, twins kept", "separate")]
+PREDICTORS = {"map_gain": 1, "rows_per_user": -1, "other_rows_per_row": 1}
 CONTENDERS = (*KINDS["separate"], *KINDS["one"], "iALS shrunk")
 WIDE = ("iALS alone", "iALS both")
 STARTS: dict[str, Params] = {
@@ -499,7 +508,7 @@ def tuned(job: Job, name: str, chosen: dict[str, Params]) -> tuple[float, Params
     """Return the best NDCG at 100 of a contender on a job, and where."""
 
     def quality(at: Params) -> float:
-        if name in WIDE and not 0 <= at[0] < len(WIDTHS):
+        if name in WIDE and at[0] > WIDEST:
             return -np.inf
         return float(ndcg(job.ranks(said(job, name, at, chosen)), 100).mean())
 
@@ -530,6 +539,7 @@ def measure() -> None:
     done = {tuple(line[x] for x in COLUMNS[:5]) for line in lines}
     todo = [(draw, case) for draw in range(DRAWS) for case in cases()]
     todo = [(draw, case) for draw, case in todo if draw == 0 or case.share < 1]
+    todo.sort(key=lambda x: (x[0], {*x[1][:2]} == {*PAIRS[1]}))  # the longest last
     for number, (draw, case) in enumerate(todo):
         began = time.perf_counter()
         names = CONTENDERS + (KEPT if case.share == 1 else ())
@@ -568,5 +578,107 @@ def measure() -> None:
         print(len(todo) - number - 1, "cases and draws left", flush=True)
 
 
+# --- what was measured against what was predicted -------------------------------------
+
+
+def resampled(case: Case, told: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return means of each contender's recall and NDCG: as measured, and resampled.
+
+    Under the keys "one" and "separate" those of the contenders that validation prefers.
+    Over a case's draws; the users that are drawn are the same in all cases of a pair.
+    """
+    mine = told[(told[["target", "other", "share"]] == case).all(axis=1)]
+    valid = mine[mine["draw"] == 0].set_index("contender")["valid"]
+    names = [*CONTENDERS, *(KEPT if case.share == 1 else ())]
+    whole = mine[mine["contender"] == names[-1]]["draw"]
+    columns = {}
+    for name in names:
+        ranks = [np.load(scores(case, draw, name)) for draw in whole]
+        for metric, gain in (("recall", recall), ("ndcg", ndcg)):
+            columns[name, metric] = np.mean([gain(r) for r in ranks], axis=0)
+    sums = np.stack(list(columns.values()), axis=1)
+    seed = [i for i, pair in enumerate(PAIRS) if {case.target, case.other} == {*pair}]
+    blocks = resample_users(len(sums), RESAMPLES, seed[0])
+    drawn = np.concatenate(
+        [sums.mean(axis=0)[None], *(b @ sums / len(sums) for b in blocks)]
+    )
+    found = dict(zip(columns, drawn.T, strict=True))
+    for kind, of in KINDS.items():
+        best = valid[list(of)].idxmax()
+        found |= {(kind, m): found[best, m] for m in ("recall", "ndcg")}
+        found[kind, "name"] = best
+        if kind == "one" and case.share == 1:
+            found |= {
+                ("one, twins kept", m): found[f"{best}, twins kept", m]
+                for m in ("recall", "ndcg")
+            }
+    return found
+
+
+def compare() -> None:
+    """Hold one model against separate ones, and the predictions against that."""
+    told = pd.read_csv(RESULTS / "cross-domain.csv")
+    predicted = pd.read_csv(PREDICTIONS)
+    found = {case: resampled(case, told) for case in cases()}
+    lines = []
+    for (one, other), metric in product(COMPARISONS, ("recall", "ndcg")):
+        part = []
+        for case, means in found.items():
+            if (one, metric) in means:
+                a, b = means[one, metric], means[other, metric]
+                low, high = percentile_interval(a[1:] - b[1:], 0.95)
+                wrong = min((a[1:] <= b[1:]).sum(), (a[1:] >= b[1:]).sum())
+                line = case._asdict() | {"metric": metric, "a": one, "b": other}
+                line |= {"a_is": means.get((one, "name"), one)}
+                line |= {"b_is": means.get((other, "name"), other)}
+                line |= {"a_mean": a[0], "b_mean": b[0], "difference": a[0] - b[0]}
+                line |= {"low": low, "high": high, "relative": a[0] / b[0] - 1}
+                line |= {"p_value": min(2 * (1 + wrong) / (1 + RESAMPLES), 1)}
+                part.append(line)
+        adjusted = holm([line["p_value"] for line in part])
+        lines += [x | {"p_holm": p} for x, p in zip(part, adjusted, strict=True)]
+    table = pd.DataFrame(lines)
+    table.to_csv(
+        RESULTS / "cross-domain-compared.csv", index=False, float_format="%.5g"
+    )
+    verdict(found, table, predicted)
+
+
+def verdict(
+    found: dict[Case, Any], table: pd.DataFrame, predicted: pd.DataFrame
+) -> None:
+    """Write down how many signs held, and how well each order fits the measured one."""
+    lines = []
+    whole = (predicted["share"] == 1).to_numpy()
+    for (one, other), part in product(COMPARISONS[:3], ("all", "whole", "thinned")):
+        at = {"all": whole | True, "whole": whole, "thinned": ~whole}[part]
+        mine = table[(table["a"] == one) & (table["b"] == other)]
+        mine = mine[mine["metric"] == "recall"].loc[lambda x, at=at: at]
+        up, sure = mine["difference"] > 0, mine["p_holm"] < 0.05
+        said = (predicted["predicted"] == "pays")[at].to_numpy()
+        gains = np.stack(
+            [x[one, "recall"] / x[other, "recall"] - 1 for x in found.values()]
+        )
+        for name, sign in PREDICTORS.items():
+            order = sign * predicted[name].to_numpy()[at]
+            fits = np.array([spearmanr(order, g).statistic for g in gains[at].T])
+            low, high = percentile_interval(fits[1:], 0.95)
+            line = {"a": one, "b": other, "cases": part, "predictor": name}
+            line |= {"correlation": fits[0], "low": low, "high": high, "of": at.sum()}
+            if name == "map_gain":
+                line |= {"held": (said == up).sum()}
+                line |= {"held_surely": ((said == up) & sure).sum()}
+                line |= {"failed_surely": ((said != up) & sure).sum()}
+            lines.append(line)
+    result = pd.DataFrame(lines)
+    result.to_csv(
+        RESULTS / "cross-domain-verdict.csv", index=False, float_format="%.4g"
+    )
+    print(result.to_string())
+
+
 if __name__ == "__main__":
-    {"check": check, "predict": predict, "measure": measure}[sys.argv[1]]()
+    steps = {"check": check, "predict": predict, "measure": measure, "compare": compare}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", choices=steps)
+    steps[parser.parse_args().step]()
