@@ -1,28 +1,11 @@
 """When does one model pay? Predicted, then measured, on shops with the same users.
 
-    python benchmarks/cross_domain_study.py check     # the estimator, on known truth
     python benchmarks/cross_domain_study.py predict   # from training data alone
     python benchmarks/cross_domain_study.py measure
     python benchmarks/cross_domain_study.py compare
 
-Four pairs of Amazon shops from the authors' repository of DisenCDR (SIGIR 2022). The
-data may not be passed on. Put the repository's folder ``dataset/`` into the cache
-(``URLM_DATA``) as ``amazon-cross-domain``: github.com/cjx96/DisenCDR at 4e6d60b.
-
-**Twins.** The two shops of a pair list some products twice, under two codes: with the
-same buyers, to the last one. The held-out purchase then lies in the other shop's
-training rows. Codes with the same two or more buyers count as twins, and the other
-shop's rows of them are left out, everywhere but in the contenders "twins kept".
-
-**The agreement** of the tastes of two shops is that of who resembles whom: for each two
-users the inner product of their profiles in a shop, of the one half of its rows,
-against that of the other half or of the other shop's half, as unbiased HSIC (Song et
-al., 2012). Chances are exponentials of tastes, so of each HSIC over the means goes the
-logarithm of one plus, as of log-normal numbers; that across shops over the geometric
-mean of those within; and the root, because an inner product of tastes has the square of
-their cosine. ``check`` simulates pairs of known cosine with a pair's users, items, rows
-and popularity. From a tenth of a shop's rows the estimate is noise, so thinned cases
-get that of their pair: tastes do not change when rows are lost.
+Four pairs of Amazon shops; ``shops.py`` says where they come from, what their twins are
+and how the agreement of their tastes is estimated.
 
 **The rule**, fixed before any test number was known: the gain that ``map.csv`` shows at
 a case's agreement and rows for each number to be learned, on straight lines through its
@@ -46,9 +29,6 @@ each of at most 1,500 users, but of no more than a fifth of the target's rows. A
 tuned by climbing until no neighbor on the grid is better, on the first draw of a case;
 the one end of a grid is the widest vector of iALS, 96: with 192 the first case had the
 same sign, and the time did not allow it for all.
-"iALS shrunk" pulls the target's users' vectors towards those of both shops. EASE would
-invert a matrix of 52,000 items, or of 15,761 users, for each value tried: item-to-item
-is counts of common buyers, divided by powers of both items' counts.
 """
 
 from __future__ import annotations
@@ -56,173 +36,31 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from results import RESULTS, Result
-from scipy import sparse
 from scipy.interpolate import RegularGridInterpolator
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
+from shop_models import Factors, Job, Params, Score, climb, ndcg, recall
+from shops import SHARES, Case, agreement, shop, twins, without_twins
 
-from urlm_helpers.data.download import cache_folder
 from urlm_helpers.evaluation import holm, percentile_interval, resample_users
 from urlm_helpers.world import World
 
 PAIRS = [("electronic", "phone"), ("electronic", "cloth")]
 PAIRS += [("sport", "phone"), ("sport", "cloth")]
-SHARES, DRAWS = (1.0, 0.1, 0.3), 3
+DRAWS = 3
 MAP_ROWS = (250, 1_000)
-CHECKED, COSINES = (
-    (("sport", "phone"), ("electronic", "phone")),
-    (0, 0.25, 0.5, 0.75, 1),
-)
-LATENTS, STRENGTH = 16, 3.0
+WIDEST, RESAMPLES = 1, 2_000  # vectors of 48 x 2^1 at most
 PREDICTIONS = RESULTS / "cross-domain-predictions.csv"
-TESTED, VALIDATED, PASSES = 5_000, 1_500, 5
-WIDEST = 1  # of vectors, 48 x 2^this
-
-
-TOP, RESAMPLES = 20, 2_000
 COLUMNS = ["target", "other", "share", "draw", "contender", "users", "rows"]
 COLUMNS += ["recall", "ndcg", "valid", "at", "seconds"]
 SCORES = Path(__file__).resolve().parent / "scores" / "cross-domain"
-Params = tuple[int, ...]
-"""Where a contender stands on its grid."""
-
-
-class Case(NamedTuple):
-    """A target, who helps it, and how much of the target's rows are there."""
-
-    target: str
-    other: str
-    share: float
-
-
-@cache
-def shop(name: str, other: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return user and item of the training and the held-out rows of a shop."""
-    folder = cache_folder() / "amazon-cross-domain" / f"{name}_{other}"
-    if not folder.is_dir():
-        sys.exit(
-            f"{folder} is not there. It is dataset/{name}_{other} of "
-            "github.com/cjx96/DisenCDR at 4e6d60b, which may not be passed on: fetch "
-            "it, and set URLM_DATA to the folder above amazon-cross-domain"
-        )
-    parts = [
-        np.loadtxt(folder / f"{p}.txt", dtype=int) for p in ("train", "test_original")
-    ]
-    return parts[0][:, :2], parts[1][:, :2]
-
-
-@cache
-def twins(name: str, other: str) -> np.ndarray:
-    """Return the items of a shop that the other one sells too, by their buyers."""
-    a, b = (np.concatenate(shop(*x)) for x in ((name, other), (other, name)))
-    x, y = (matrix(r, 1 + a[:, 0].max(), 1 + r[:, 1].max()) for r in (a, b))
-    both = (x.T @ y).tocoo()
-    here, there = x.sum(axis=0)[both.row], y.sum(axis=0)[both.col]
-    return np.unique(both.row[(both.data > 1) & (both.data == here) & (here == there)])
-
-
-def matrix(rows: np.ndarray, users: int, items: int) -> sparse.csr_array:
-    """Return who bought what, as ``(users, items)``."""
-    ones = np.ones(len(rows), "float32")
-    return sparse.csr_array((ones, (rows[:, 0], rows[:, 1])), shape=(users, items))
-
-
-# --- the agreement of two shops -------------------------------------------------------
-
-
-def resemblance(rows: np.ndarray, users: int) -> sparse.csr_array:
-    """Return how much each two users' profiles have in common, nobody with itself."""
-    x = matrix(rows, users, 1 + rows[:, 1].max())
-    each = 1 / np.maximum(x.sum(axis=1), 1)
-    rare = 1 / np.maximum(x.sum(axis=0), 1) ** 0.5
-    profile = sparse.diags_array(each) @ x @ sparse.diags_array(rare)
-    k = (profile @ profile.T).tocsr()
-    k.setdiag(0)
-    return k
-
-
-def hsic(k: sparse.csr_array, m: sparse.csr_array) -> float:
-    """Return the unbiased HSIC of two kernels without their diagonals."""
-    n, a, b = k.shape[0], k.sum(axis=0), m.sum(axis=0)
-    centred = a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (a @ b)
-    return float((k.multiply(m).sum() + centred) / (n * (n - 3)))
-
-
-def agreement(one: np.ndarray, two: np.ndarray, users: int, splits: int = 5) -> float:
-    """Estimate the cosine of the tastes in two shops, from rows of both.
-
-    NaN where the halves of a shop have nothing in common.
-    """
-    rng, found, mean = np.random.default_rng(0), np.zeros(3), np.zeros(2)
-    for _ in range(splits):
-        kernels = []
-        for rows in (one, two):
-            mixed = rows[rng.permutation(len(rows))]
-            mixed = mixed[np.argsort(mixed[:, 0], kind="stable")]
-            kernels.append([resemblance(mixed[i::2], users) for i in (0, 1)])
-        across = np.mean([hsic(k, m) for k, m in product(*kernels)])
-        found += [hsic(*kernels[0]), hsic(*kernels[1]), across]
-        mean += [sum(k.sum() for k in each) / (2 * users**2) for each in kernels]
-    a, b = mean
-    if found[:2].min() <= 0:
-        return float("nan")
-    scaled = splits * np.maximum(found, 0) / [a * a, b * b, a * b]
-    own, others, across = np.log1p(scaled)
-    return float(np.sqrt(across / np.sqrt(own * others)))
-
-
-def simulated(pair: tuple[str, str], cosine: float, seed: int) -> list[np.ndarray]:
-    """Draw rows of two shops with the users, items, rows and popularity of a pair."""
-    rng, drawn = np.random.default_rng(seed), []
-    logs = [shop(*pair)[0], shop(*pair[::-1])[0]]
-    users = 1 + logs[0][:, 0].max()
-    first, second = rng.normal(size=(2, users, LATENTS))
-    second = cosine * first + (1 - cosine**2) ** 0.5 * second
-    for rows, likes in zip(logs, (first, second), strict=True):
-        many = np.bincount(rows[:, 0], minlength=users)
-        popular = np.log(np.bincount(rows[:, 1]) + 0.5)
-        what = rng.normal(size=(LATENTS, len(popular))) * STRENGTH / LATENTS**0.5
-        bought = []
-        for part in np.array_split(np.arange(users), 50):
-            chance = np.exp((likes[part] @ what + popular).astype("float32"))
-            for u, up in zip(part, np.cumsum(chance, axis=1, dtype="d"), strict=True):
-                at = np.searchsorted(up, rng.random(3 * many[u]) * up[-1])
-                new = np.sort(np.unique(at, return_index=True)[1])[: many[u]]
-                bought.append(np.column_stack([np.full(len(new), u), at[new]]))
-        drawn.append(np.concatenate(bought))
-    return drawn
-
-
-def check() -> None:
-    """Estimate the agreement of simulated pairs, whose cosine is known."""
-    columns = ["shops", "cosine", "seed", "share", "agreement"]
-    result = Result("cross-domain-check.csv", columns, digits=4)
-    done = {(x["shops"], float(x["cosine"]), int(x["seed"])) for x in result.lines()}
-    for seed, pair, cosine in product(range(3), CHECKED, COSINES):
-        if ("-".join(pair), cosine, seed) in done:
-            continue
-        logs = sorted(simulated(pair, cosine, seed), key=len)
-        users = 1 + max(rows[:, 0].max() for rows in logs)
-        lines = []
-        for share in sorted(SHARES):
-            value = agreement(thinned(logs[0], share, seed), logs[1], users)
-            lines.append(("-".join(pair), cosine, seed, share, value))
-        result.keep(*(dict(zip(columns, line, strict=True)) for line in lines))
-        print(*lines[-1], flush=True)
-
-
-def thinned(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return a share of the rows, drawn at random."""
-    keep = round(share * len(rows))
-    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:keep])]
 
 
 # --- what is predicted ----------------------------------------------------------------
@@ -238,12 +76,6 @@ def cases() -> list[Case]:
         if share == 1:
             found.append(Case(large, small, share))
     return found
-
-
-def without_twins(name: str, other: str) -> np.ndarray:
-    """Return the training rows of a shop that are not of the other one too."""
-    rows = shop(name, other)[0]
-    return rows[~np.isin(rows[:, 1], twins(name, other))]
 
 
 def map_gain() -> RegularGridInterpolator:
@@ -305,176 +137,6 @@ def predict() -> None:
 
 
 # --- what is measured -----------------------------------------------------------------
-
-Score = Callable[[np.ndarray], np.ndarray]
-"""From users to a score of each item of the target, ``(users, items)``."""
-
-
-class Factors(NamedTuple):
-    """Vectors of users and items."""
-
-    users: np.ndarray
-    items: np.ndarray
-
-
-def solved(
-    log: sparse.csr_array,
-    fixed: np.ndarray,
-    weight: float,
-    decay: float,
-    prior: tuple[np.ndarray, float] | None = None,
-) -> np.ndarray:
-    """Return the best vector of each row of a log, given those of its columns.
-
-    Least squares to 1 where there is an entry, and with ``weight`` to 0 everywhere. A
-    row of k entries is solved in k dimensions (Woodbury) along the axes of all columns.
-    ``prior`` is a vector for each row to be pulled to, and how many times as strongly
-    as to 0.
-    """
-    pull = 0.0 if prior is None else prior[1]
-    spread, axes = np.linalg.eigh(weight * (fixed.T @ fixed))
-    turned = (fixed @ axes).astype("float32")
-    to = np.zeros((log.shape[0], fixed.shape[1]), "float32")
-    if prior is not None:
-        to = (prior[0] @ axes).astype("float32")
-    counts, found = np.diff(log.indptr), np.zeros_like(to)
-    for k in np.unique(counts):
-        at = np.flatnonzero(counts == k)
-        own = decay * (k + weight * len(fixed))
-        scale = (1 / (spread + own * (1 + pull))).astype("float32")
-        for part in np.array_split(at, 1 + len(at) * k // 100_000):
-            f = turned[log.indices[log.indptr[part][:, None] + np.arange(k)]]
-            right = f.sum(axis=1) + own * pull * to[part]
-            if k <= fixed.shape[1]:
-                x = right * scale
-                small = (f * scale) @ f.transpose(0, 2, 1) + np.eye(k, dtype="float32")
-                rest = np.linalg.solve(small, f @ x[:, :, None])
-                x = x - (f.transpose(0, 2, 1) @ rest)[:, :, 0] * scale
-            else:
-                full = f.transpose(0, 2, 1) @ f + np.diag(1 / scale)
-                x = np.linalg.solve(full, right[:, :, None])[:, :, 0]
-            found[part] = x
-    return (found @ axes.T).astype("float32")
-
-
-def ials(log: sparse.csr_array, width: int, weight: float, decay: float) -> Factors:
-    """Fit implicit alternating least squares (Hu et al., 2008; Rendle et al., 2021)."""
-    rng, turned = np.random.default_rng(0), log.T.tocsr()
-    items = rng.normal(0, 0.1 / width**0.5, (log.shape[1], width)).astype("float32")
-    for _ in range(PASSES):
-        users = solved(log, items, weight, decay)
-        items = solved(turned, users, weight, decay)
-    return Factors(users, items)
-
-
-class Job:
-    """A case's rows: to learn from, and purchases to be ranked.
-
-    With ``tuning`` the purchases are taken out of the training rows, else they are the
-    held-out ones.
-    """
-
-    def __init__(self, case: Case, draw: int, tuning: bool, keep: bool = False) -> None:
-        target, other = case[:2]
-        rows, asked = shop(target, other)
-        self.users, items = 1 + np.concatenate([rows, asked]).max(axis=0)
-        rows = thinned(rows, case.share, draw) if case.share < 1 else rows
-        rng = np.random.default_rng(draw)
-        if tuning:
-            mixed = rows[rng.permutation(len(rows))]
-            first = np.unique(mixed[:, 0], return_index=True)[1]
-            first = rng.permutation(first)[: min(VALIDATED, len(rows) // 5)]
-            self.asked, rows = mixed[first], np.delete(mixed, first, axis=0)
-        else:
-            rng = np.random.default_rng(0)
-            some = np.sort(rng.permutation(self.users)[:TESTED])
-            self.asked = asked[np.argsort(asked[:, 0])][some]
-        helping = shop(other, target)[0] if keep else without_twins(other, target)
-        self.own = matrix(rows, self.users, items)
-        there = matrix(helping, self.users, 1 + helping[:, 1].max())
-        self.all = sparse.hstack([self.own, there]).tocsr()
-        self.popular = self.own.sum(axis=0)
-        self.known: dict[Any, Any] = {}
-
-    def popularity(self) -> Score:
-        """Return how often each item was bought, for whomever."""
-        return lambda users: np.tile(self.popular, (len(users), 1))
-
-    def ials(self, both: bool, width: int, weight: int, decay: int) -> Factors:
-        """Return vectors of the target's rows or of both shops'."""
-        key = (both, width, weight, decay)
-        if key not in self.known:
-            how = round(48 * 2.0**width), 0.03 * 3.0**weight, 0.003 * 3.0**decay
-            self.known[key] = ials(self.all if both else self.own, *how)
-        fit = self.known[key]
-        return Factors(fit.users, fit.items[: self.own.shape[1]])
-
-    def shrunk(self, alone: Params, both: Params, pull: int) -> Factors:
-        """Return the target's vectors, its users' pulled to those of both shops."""
-        start = self.ials(True, *both)
-        how = 0.03 * 3.0 ** alone[1], 0.003 * 3.0 ** alone[2]
-        items, prior = start.items, (start.users, 3.0**pull)
-        for _ in range(3):
-            users = solved(self.own, items, *how, prior)
-            items = solved(self.own.T.tocsr(), users, *how)
-        return Factors(users, items)
-
-    def item_to_item(self, both: bool, own: int, others: int, rare: int) -> Score:
-        """Return a score by common buyers with what a user bought."""
-        log, n = self.all if both else self.own, self.own.shape[1]
-        if both not in self.known:
-            common = (log.T @ self.own).tocoo()
-            apart = common.row != common.col
-            self.known[both] = [x[apart] for x in (*common.coords, common.data)]
-        row, col, count = self.known[both]
-        bought = np.maximum(log.sum(axis=0), 1)
-        value = count / (count + 3.0**rare) * count
-        value = value * bought[row] ** (-own / 4) * bought[col] ** (-others / 4)
-        how = sparse.csr_array((value.astype("float32"), (row, col)), (len(bought), n))
-        return lambda users: (log[users] @ how).toarray()
-
-    def ranks(self, said: Score | Factors) -> np.ndarray:
-        """Return how many items stand before each purchase; a tie counts a half."""
-        found, last = [], 1e-9 * self.popular / self.popular.max()
-        for part in np.array_split(self.asked, 1 + len(self.asked) // 256):
-            users, item = part.T
-            if isinstance(said, Factors):
-                score = said.users[users] @ said.items.T
-            else:
-                score = said(users)
-            score = (score + last).astype("float32")
-            mine = score[np.arange(len(part)), item][:, None]
-            at = self.own[users].tocoo().coords
-            score[at] = -np.inf
-            before = np.count_nonzero(score > mine, axis=1)
-            found.append(before + (np.count_nonzero(score == mine, axis=1) - 1) / 2)
-        return np.concatenate(found)
-
-
-def recall(ranks: np.ndarray) -> np.ndarray:
-    """Return whether each purchase is among the first 20."""
-    return (ranks < TOP).astype(float)
-
-
-def ndcg(ranks: np.ndarray, top: int = TOP) -> np.ndarray:
-    """Return the discounted gain of each purchase."""
-    return np.where(ranks < top, 1 / np.log2(ranks + 2), 0.0)
-
-
-def climb(quality: Callable[[Params], float], start: Params) -> tuple[Params, float]:
-    """Return the point of a grid that no neighbor betters, and its quality."""
-    quality = cache(quality)
-    best, moved = start, True
-    while moved:
-        moved = False
-        for axis, step in product(range(len(start)), (-1, 1)):
-            while True:
-                trial = tuple(x + step * (i == axis) for i, x in enumerate(best))
-                if quality(trial) <= quality(best):
-                    break
-                best, moved = trial, True
-    return best, quality(best)
-
 
 KINDS = {"one": ("item-to-item both", "iALS both")}
 KINDS["separate"] = ("popularity", "item-to-item alone", "iALS alone")
@@ -644,6 +306,13 @@ def compare() -> None:
     verdict(found, table, predicted)
 
 
+def order_fits(expected: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of each column of gains with what is expected."""
+    a, b = rankdata(expected), rankdata(gains, axis=0)
+    a, b = a - a.mean(), b - b.mean(axis=0)
+    return a @ b / np.sqrt((a @ a) * (b * b).sum(axis=0))
+
+
 def verdict(
     found: dict[Case, Any], table: pd.DataFrame, predicted: pd.DataFrame
 ) -> None:
@@ -660,8 +329,7 @@ def verdict(
             [x[one, "recall"] / x[other, "recall"] - 1 for x in found.values()]
         )
         for name, sign in PREDICTORS.items():
-            order = sign * predicted[name].to_numpy()[at]
-            fits = np.array([spearmanr(order, g).statistic for g in gains[at].T])
+            fits = order_fits(sign * predicted[name].to_numpy()[at], gains[at])
             low, high = percentile_interval(fits[1:], 0.95)
             line = {"a": one, "b": other, "cases": part, "predictor": name}
             line |= {"correlation": fits[0], "low": low, "high": high, "of": at.sum()}
@@ -678,7 +346,7 @@ def verdict(
 
 
 if __name__ == "__main__":
-    steps = {"check": check, "predict": predict, "measure": measure, "compare": compare}
+    steps = {"predict": predict, "measure": measure, "compare": compare}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=steps)
     steps[parser.parse_args().step]()
