@@ -146,19 +146,34 @@ class Job:
         how = sparse.csr_array((value.astype("float32"), (row, col)), (len(bought), n))
         return lambda users: (log[users] @ how).toarray()
 
-    def ranks(self, said: Score | Factors) -> np.ndarray:
-        """Return how many items stand before each purchase; a tie counts a half."""
-        found, last = [], 1e-9 * self.popular / self.popular.max()
+    def score(self, said: Score | Factors, users: np.ndarray) -> np.ndarray:
+        """Return what is said of each item for some users."""
+        if isinstance(said, Factors):
+            return said.users[users] @ said.items.T
+        return said(users)
+
+    def kept(self, said: Score | Factors) -> Score:
+        """Return the same, computed once for the users that are asked for."""
+        parts = np.array_split(self.asked[:, 0], 1 + len(self.asked) // 256)
+        table = np.concatenate([self.score(said, part) for part in parts])
+        row = np.zeros(self.users, int)
+        row[self.asked[:, 0]] = np.arange(len(table))
+        return lambda users: table[row[users]]
+
+    def ranks(self, said: Score | Factors, mix: float = 0.0) -> np.ndarray:
+        """Return how many items stand before each purchase; a tie counts a half.
+
+        Popularity is added, so that the most popular item gets ``mix`` times what a
+        user's best item has on average, and else only parts ties.
+        """
+        some = self.score(said, self.asked[:256, 0]).max(axis=1).mean()
+        added = (1e-9 + mix * some) * self.popular / self.popular.max()
+        found = []
         for part in np.array_split(self.asked, 1 + len(self.asked) // 256):
             users, item = part.T
-            if isinstance(said, Factors):
-                score = said.users[users] @ said.items.T
-            else:
-                score = said(users)
-            score = (score + last).astype("float32")
+            score = (self.score(said, users) + added).astype("float32")
             mine = score[np.arange(len(part)), item][:, None]
-            at = self.own[users].tocoo().coords
-            score[at] = -np.inf
+            score[self.own[users].tocoo().coords] = -np.inf
             before = np.count_nonzero(score > mine, axis=1)
             found.append(before + (np.count_nonzero(score == mine, axis=1) - 1) / 2)
         return np.concatenate(found)
