@@ -343,8 +343,8 @@ def images_without_alt(page: Page) -> list[str]:
     return list(found)
 
 
-# Most of a page's elements are the colored words of its code and the cells of its
-# tables, and they cost axe most of its time. One of each look, on each background,
+# Most of a page's elements are its boxes of code, their colored words and the cells of
+# its tables, and they cost axe most of its time. One of each look, on each background,
 # stands for all that look like it.
 THIN = """() => {
     const seen = new Set(), behind = new Map([[null, '']]);
@@ -363,9 +363,9 @@ THIN = """() => {
         return seen.has(look) || !seen.add(look);
     };
     const alike = query => [...document.querySelectorAll(query)].filter(known);
-    const words = alike('pre span:not(:has(*))'), cells = alike('td:not(:has(*))');
+    const words = alike('pre span:not(:has(*))'), cells = alike(':is(td, th):not(:has(*))');
     words.forEach(each => each.replaceWith(each.textContent));
-    cells.forEach(each => each.dataset.alike = '');
+    [...cells, ...alike('pre')].forEach(each => each.dataset.alike = '');
 }"""
 
 

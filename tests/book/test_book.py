@@ -404,6 +404,16 @@ BROWSER_CHECKS: dict[str, tuple[Callable[[checks.Visit], list[str]], str, str]] 
         "<tr><td style='color: #eee'>pale</td></tr></table>",
         "color-contrast",
     ),
+    "a pale head of a table": (
+        on_page(checks.axe_violations),
+        "<table><tr><th>fine</th><th style='color: #eee'>pale</th></tr></table>",
+        "color-contrast",
+    ),
+    "a pale box of code": (
+        on_page(checks.axe_violations),
+        "<pre>fine</pre><pre style='color: #eee'>pale</pre>",
+        "color-contrast",
+    ),
     "a page that stays light": (
         on_page(lambda page: checks.wrong_scheme(page, "dark")),
         "<p>light</p>",
