@@ -363,7 +363,8 @@ THIN = """() => {
         return seen.has(look) || !seen.add(look);
     };
     const alike = query => [...document.querySelectorAll(query)].filter(known);
-    const words = alike('pre span:not(:has(*))'), cells = alike(':is(td, th):not(:has(*))');
+    const words = alike('pre span:not(:has(*))');
+    const cells = alike(':is(td, th):not(:has(*))');
     words.forEach(each => each.replaceWith(each.textContent));
     [...cells, ...alike('pre')].forEach(each => each.dataset.alike = '');
 }"""
