@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import product
 from typing import Any
 
@@ -158,7 +158,8 @@ class Case:
         return expected_auc(np.asarray(score), self.truth)
 
 
-def regressions(cases: list[Case]) -> dict[str, list[Any]]:
+@lru_cache(maxsize=2)
+def regressions(*cases: Case) -> dict[str, list[Any]]:
     """Fit the product regression in three ways; return what it says of all rows."""
     said: dict[str, list[Any]] = {"alone": [], "pooled": [], "shrunk": []}
     for case in cases:
@@ -312,7 +313,7 @@ def tuned(name: str, point: Point) -> tuple[float, int, int]:
 
 def choose(name: str, cases: list[Case]) -> tuple[float, int, int]:
     """Return step size, batch and passes with the least validation loss."""
-    offsets = regressions(cases)["shrunk"] if name == "regression + network" else None
+    offsets = regressions(*cases)["shrunk"] if name == "regression + network" else None
     how = dict(NETWORKS[name])
     data = Stacked(cases, how.pop("own"), offsets)
     ways = [(BATCH, PASSES)]
@@ -375,16 +376,19 @@ def scores(
 ) -> Iterator[tuple[str, float, list[Any]]]:
     """Yield contender, step size and what it says of each case's test rows."""
     names = list(names)
-    fitted: Callable[[], Any] = cache(partial(regressions, cases))
     for name in names:
         if name in REGRESSIONS:
-            each = fitted()[name.split()[1]]
+            each = regressions(*cases)[name.split()[1]]
             yield name, np.nan, [z["test"] if isinstance(z, dict) else z for z in each]
         elif name in TREES:
             yield name, np.nan, trees(cases, name == "trees pooled")
         else:
             how = dict(NETWORKS[name])
-            offsets = fitted()["shrunk"] if name == "regression + network" else None
+            offsets = (
+                regressions(*cases)["shrunk"]
+                if name == "regression + network"
+                else None
+            )
             data = Stacked(cases, how.pop("own"), offsets)
             rate, batch, passes = chosen(name)
             _, said = trained(data, rate, batch, passes, **how)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from itertools import product
 from typing import Any
@@ -126,12 +126,12 @@ class Case:
         return frame.assign(y_buy=self.test["y"], p_buy=np.asarray(score))
 
 
-def cases() -> Iterator[tuple[str, str, int, int]]:
+def cases(sizes: Iterable[int] = ROWS) -> Iterator[tuple[str, str, int, int]]:
     """Yield what is asked: by, target, rows and draw."""
     done, _, kinds = log()
     targets = [("place", name) for name in complete_journey.SCENARIOS]
     targets += [("department", name) for name in DEPARTMENTS]
-    for draw, rows, (by, target) in product(DRAWS, ROWS, targets):
+    for draw, rows, (by, target) in product(DRAWS, sizes, targets):
         if (kinds[by][done.parts["train"]] == target).sum() >= rows:
             yield by, target, rows, draw
 
@@ -169,11 +169,11 @@ def predict() -> None:
         print(*line.values(), flush=True)
 
 
-def measure() -> None:
+def measure(sizes: Iterable[int]) -> None:
     """Fit what is missing, and ask the test weeks."""
     result = Result("real.csv", COLUMNS, digits=5)
     done = {tuple(line[c] for c in [*KEY, "contender"]) for line in result.lines()}
-    todo, began, seen = list(cases()), time.perf_counter(), 0
+    todo, began, seen = list(cases(sizes)), time.perf_counter(), 0
     for number, case in enumerate(todo):
         if all((*map(str, case), c) in done for c in CONTENDERS):
             continue
@@ -200,7 +200,12 @@ def main() -> None:
     """Predict, or measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("predict", "measure"))
-    (predict if parser.parse_args().what == "predict" else measure)()
+    parser.add_argument("--rows", nargs="+", type=int, choices=ROWS, default=ROWS)
+    asked = parser.parse_args()
+    if asked.what == "predict":
+        predict()
+    else:
+        measure(asked.rows)
 
 
 if __name__ == "__main__":

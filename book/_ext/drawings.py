@@ -9,8 +9,9 @@ fails with the command that makes it.
 A diagram that would be too small to read on a phone has a second, narrow drawing. The
 style sheet shows one of the two.
 
-``{figure-of} page.ipynb`` shows the first figure of a notebook, as it is committed
-there and with its text for those who cannot see it, so that no second copy can drift.
+``{figure-of} page.ipynb`` shows a figure of a notebook, as it is committed there and
+with its text for those who cannot see it, so that no second copy can drift: that of the
+cell with the tag ``cover``, else the first.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Mermaid(SphinxDirective):
 
 
 class FigureOf(SphinxDirective):
-    """The first figure of a notebook, with a caption."""
+    """A figure of a notebook, with a caption."""
 
     required_arguments = 1
     has_content = True
@@ -93,7 +94,7 @@ class FigureOf(SphinxDirective):
         name, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
         try:
-            png, alt = first_figure(json.loads(Path(path).read_text(encoding="utf-8")))
+            png, alt = cover(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
             raise self.error(f"{name}: {error}") from None
         file = Path(self.env.app.doctreedir) / f"{Path(name).stem}.png"
@@ -107,9 +108,11 @@ class FigureOf(SphinxDirective):
         return [nodes.figure("", image, caption), *messages]
 
 
-def first_figure(notebook: Any) -> tuple[bytes, str]:
-    """Return the first figure of a notebook, and the text that says what it shows."""
-    for cell in notebook["cells"]:
+def cover(notebook: Any) -> tuple[bytes, str]:
+    """Return a notebook's cover, else its first figure, and the text that tells it."""
+    cells = notebook["cells"]
+    first = [c for c in cells if "cover" in c["metadata"].get("tags", [])]
+    for cell in [*first, *cells]:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 alt = cell["metadata"]["mystnb"]["image"]["alt"]

@@ -7,6 +7,7 @@ import json
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
@@ -123,4 +124,18 @@ def test_edited_fence_has_another_drawing() -> None:
 
 def test_notebook_without_a_figure_is_named() -> None:
     with pytest.raises(ValueError, match="no figure"):
-        drawings.first_figure({"cells": []})
+        drawings.cover({"cells": []})
+
+
+def test_cover_goes_before_the_first_figure() -> None:
+    """It has its own text with it."""
+
+    def figure(text: str, *tags: str) -> dict[str, Any]:
+        data = {"image/png": base64.b64encode(text.encode()).decode()}
+        meta = {"tags": list(tags), "mystnb": {"image": {"alt": f"alt of {text}"}}}
+        return {"metadata": meta, "outputs": [{"data": data}]}
+
+    empty = {"metadata": {}, "outputs": []}
+    cells = [empty, figure("one"), figure("two", "hide-input", "cover")]
+    assert drawings.cover({"cells": cells}) == (b"two", "alt of two")
+    assert drawings.cover({"cells": cells[:2]}) == (b"one", "alt of one")
