@@ -272,7 +272,7 @@ def resampled(case: Case, told: pd.DataFrame) -> dict[str, np.ndarray]:
     Under the keys "one" and "separate" those of the contenders that validation prefers.
     Over a case's draws; the users that are drawn are the same in all cases of a pair.
     """
-    mine = told[(told[["target", "other", "share"]] == case).all(axis=1)]
+    mine = told[(told[["target", "other", "share"]] == list(case)).all(axis=1)]
     valid = mine[mine["draw"] == 0].set_index("contender")["valid"]
     names = [*CONTENDERS, *(KEPT if case.share == 1 else ()), *MIXED]
     whole = mine[mine["contender"] == names[-1]]["draw"]
@@ -357,7 +357,7 @@ def verdict(
             line = {"a": one, "b": other, "cases": part, "predictor": name}
             line |= {"correlation": fits[0], "low": low, "high": high, "of": at.sum()}
             if name == "map_gain":
-                line |= {"held": (said == up).sum()}
+                line |= {"held": (said == up).sum(), "always_pays_held": up.sum()}
                 line |= {"held_surely": ((said == up) & sure).sum()}
                 line |= {"failed_surely": ((said != up) & sure).sum()}
             lines.append(line)
