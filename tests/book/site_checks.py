@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import yaml
-from bs4 import BeautifulSoup, NavigableString
+from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
 
 AXE = Path(__file__).resolve().parents[1] / "_vendor" / "axe-core" / "axe.min.js"
@@ -411,18 +411,30 @@ def parsed(html: str) -> BeautifulSoup:
     return BeautifulSoup(html, "html.parser")
 
 
-def prose(html: str) -> str:
-    """Return the text of a page's own body: no code, outputs, formulas or diagrams."""
-    article = parsed(html).select_one("article")
-    if article is None:
-        return ""
-    other = article.select("pre, code, script, style, .cell, .math, .diagram")
-    gone = {id(text) for each in other for text in each.find_all(string=True)}
-    return " ".join(
-        text
-        for text in article.find_all(string=True)
-        if type(text) is NavigableString and id(text) not in gone
+def prose(page: Page, html: str) -> tuple[str, str]:
+    """Return the text of a page's own body, and its subtitle.
+
+    That is no code, outputs, formulas or diagrams; the subtitle is the heading of the
+    section in the document. An open page, any, parses the text: ten times as fast as
+    Python does.
+    """
+    body, subtitle = page.evaluate(
+        """html => {
+            const root = new DOMParser().parseFromString(html, 'text/html');
+            const subtitle = root.querySelector('h1 + p.page-subtitle')?.textContent;
+            const article = root.querySelector('article');
+            if (!article) return ['', subtitle || ''];
+            article.querySelectorAll(
+                'pre, code, script, style, .cell, .math, .diagram'
+            ).forEach(each => each.remove());
+            const texts = root.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+            const found = [];
+            while (texts.nextNode()) found.push(texts.currentNode.data);
+            return [found.join(' '), subtitle || ''];
+        }""",
+        html,
     )
+    return str(body), str(subtitle)
 
 
 def own_words(texts: dict[str, str]) -> dict[str, str]:
@@ -489,12 +501,6 @@ def search_misses(page: Page, root: str, wanted: dict[str, str]) -> list[str]:
 # --- titles ---------------------------------------------------------------------------
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-
-
-def subtitle(html: str) -> str:
-    """Return a page's subtitle: the heading of its section in the document."""
-    line = parsed(html).select_one("h1 + p.page-subtitle")
-    return line.get_text() if line else ""
 
 
 def foreign_navigation(html: str) -> list[str]:
