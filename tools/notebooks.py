@@ -51,10 +51,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import folds
-import nbformat
-import reference
-from inputs import Record, Repository, data_folder
+# What nbformat validates with builds grammars for addresses on import, if it finds this
+# module: 1.5 processor seconds, here and in each page's process, and no notebook has a
+# field that they check.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
+import folds  # noqa: E402
+import nbformat  # noqa: E402
+import reference  # noqa: E402
+from inputs import Record, Repository, data_folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZE = "tests/book/nbval_sanitize.cfg"
@@ -81,8 +86,6 @@ ENVIRONMENT = {
     "URLM_CHECK_FIGURES": "1",
 }
 
-# What nbformat validates with builds grammars for addresses on import, if it finds this
-# module: 1.5 processor seconds a page, and no notebook has a field that they check.
 START = """
 import runpy, sys
 sys.modules["rfc3987_syntax"] = None
