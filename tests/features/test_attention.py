@@ -302,6 +302,7 @@ def test_saved_and_loaded_scores_are_the_same(
     np.testing.assert_allclose(again.logits(inputs), model.logits(inputs), atol=1e-6)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiled_step_moves_every_part_of_the_encoder(kind: str, x: Parts) -> None:
     model, (inputs, y) = model_of(kind, visible=False), log(x)

@@ -363,6 +363,7 @@ def test_uncertainty_weights_are_trained_with_the_model_but_not_validated() -> N
         assert value == pytest.approx(float(FunnelLoss([-1, -1])(y, z)), abs=1e-6)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_balanced_model_repeats_itself_and_can_be_saved(
     scheme: type[Balance], tmp_path: Any

@@ -356,6 +356,7 @@ def funnel_log(rows: int = 600) -> tuple[InputSpec, dict[str, Array], Array]:
     return spec, x, np.cumprod(steps, axis=1)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("kind", LOSSES[1:])
 def test_each_loss_trains_a_model_that_can_be_saved(
     kind: type[FunnelLoss], tmp_path: Any

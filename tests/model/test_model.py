@@ -222,6 +222,7 @@ def test_each_event_of_a_history_has_its_age_in_days(data: Prepared) -> None:
         assert not ages[: 32 - len(days)].any()
 
 
+@pytest.mark.xla  # shares `used`
 def test_weight_decay_pulls_weights_towards_zero(
     data: Prepared, used: UnifiedRecommender
 ) -> None:
@@ -243,6 +244,7 @@ def test_saved_and_loaded_scores_are_the_same(data: Prepared, tmp_path) -> None:
     )
 
 
+@pytest.mark.xla
 def test_same_seed_same_weights_and_the_loss_falls(
     data: Prepared, used: UnifiedRecommender
 ) -> None:
@@ -258,6 +260,7 @@ def test_same_seed_same_weights_and_the_loss_falls(
     assert table["train_loss"].iloc[-1] < table["train_loss"].iloc[0]
 
 
+@pytest.mark.xla  # shares `used`
 def test_the_step_size_falls_without_a_progress_bar_too(
     data: Prepared, used: UnifiedRecommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +346,7 @@ def test_predictions_stand_beside_the_labels_and_weights_of_their_rows() -> None
         data.predictions(rows, p[1:])
 
 
+@pytest.mark.xla  # shares `used`
 def test_a_diverging_run_says_so(data: Prepared, used: UnifiedRecommender) -> None:
     used.reset(0)
     broken = {**data.x, "numeric": np.full_like(data.x["numeric"], np.nan)}

@@ -328,6 +328,7 @@ def test_an_encoder_gets_the_ages_as_they_are(half: str, policy: Any) -> None:
     np.testing.assert_array_equal(numbers(spy.age), x["history_age"])
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize(
     ("half", "row_wise"),
     [("mixed_float16", False), ("mixed_float16", True), ("mixed_bfloat16", False)],

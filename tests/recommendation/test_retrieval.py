@@ -202,6 +202,7 @@ def test_every_weight_is_trained() -> None:
         assert (old != new).any(), weight.path
 
 
+@pytest.mark.xla
 def test_same_seed_same_weights_and_save_and_load(tmp_path: Path) -> None:
     x, model = inputs(), make()
     runs = []

@@ -549,8 +549,8 @@ def test_rows_are_independent_and_a_child_stays_below_its_parent(scheme: str) ->
 def test_logits_have_both_signs(scheme: str) -> None:
     x, _ = rows(400)
     signs: set[tuple[int, float]] = set()
+    model = make(scheme, filled=False)
     for seed in range(6):
-        model = make(scheme, filled=False)
         fill(model, seed, scale=0.6)
         z = model.logits(x)
         signs |= {(t, sign) for t in range(3) for sign in np.sign(z[:, t])}
@@ -580,9 +580,7 @@ def test_every_parameter_gets_a_gradient(scheme: str) -> None:
 @each_scheme
 def test_trained_saved_and_loaded_alike(scheme: str, tmp_path) -> None:
     model, (x, y) = make(scheme, filled=False), rows(120)
-    model.compile(
-        keras.optimizers.Adam(1e-2), FunnelLoss(SPEC.parents), jit_compile=True
-    )
+    model.compile(keras.optimizers.SGD(), FunnelLoss(SPEC.parents), jit_compile=True)
     model.optimizer.build(model.trainable_variables)  # traced once
     runs = []
     for _ in range(2):
@@ -664,7 +662,7 @@ def test_one_task_and_few_scenarios_run_and_train(scheme: str, scenarios: int) -
     model, (x, y) = make(scheme, spec), rows(60, spec)
     model.compile(keras.optimizers.Adam(1e-2), FunnelLoss([-1]), run_eagerly=True)
     first = model.train_on_batch(x, y)
-    for _ in range(20):
+    for _ in range(7):
         last = model.train_on_batch(x, y)
     assert last < first
     assert all(np.isfinite(w).all() for w in model.get_weights())

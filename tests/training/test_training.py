@@ -51,6 +51,8 @@ from urlm_helpers.training import (  # noqa: E402
 )
 from urlm_helpers.training import loop as training  # noqa: E402
 
+pytestmark = pytest.mark.xla  # as for readers; most tests share one compiled model
+
 SIZES = {"user": 50, "item": 30}
 SPEC = InputSpec(SIZES, ("age",), ("item",), 3, ("a", "b"), ("click", "buy"), {})
 
@@ -595,6 +597,7 @@ for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
         with choice.strategy.scope():
             one = model()
         table = fit(one, X, Y, PARTS, batch_size=64, epochs=2, row_wise=row_wise)
+        assert one.jit_compile == choice.compiled == (len(devices) == 1)
         replicas = choice.strategy.num_replicas_in_sync
         out.append([replicas, row_wise, *table["valid_loss"]])
 print(json.dumps(out))

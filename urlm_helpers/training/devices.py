@@ -12,6 +12,8 @@ import pandas as pd
 from urlm_helpers.data.arrays import GIB, available_memory
 
 FLOAT_BYTES = 4
+XLA = True
+"""Whether XLA compiles the steps of training. Tests of something else do without."""
 _KEEP = {-8: 1, -4: 0, -1: -1, -2: 2**26}
 """Options of glibc's ``mallopt``: ARENA_MAX, MMAP_MAX, TRIM (-1 is "never") and PAD."""
 
@@ -133,7 +135,8 @@ def compiling(steps: int, several: bool = False) -> dict[str, Any]:
     """
     if keras.backend.backend() == "torch":
         return {"steps_per_execution": 1, "jit_compile": "auto"}
-    return {"steps_per_execution": 1 if several else steps, "jit_compile": not several}
+    compiled = XLA and not several
+    return {"steps_per_execution": 1 if several else steps, "jit_compile": compiled}
 
 
 def keep_freed_memory() -> bool:
