@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
@@ -261,8 +261,8 @@ class Stacked:
 
 def trained(
     data: Stacked, rate: float, batch: int, passes: int, heads: bool, zero: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train all runs; return the least validation loss, and the scores of the test.
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Train all runs; return the least validation loss, and the scores of each part.
 
     With ``zero`` the network starts at 0, and may stay there.
     """
@@ -273,9 +273,9 @@ def trained(
     n, t, own = train["y"].shape[1], 0, tf.constant(float(heads))
     batch = min(batch, n)
     steps = n // batch
-    ask = {part: _tensors(data.parts[part]) for part in ("valid", "test")}
+    ask = {part: _tensors(rows) for part, rows in data.parts.items()}
     y = data.parts["valid"]["y"]
-    least, said = np.full(len(data), np.inf), None
+    least, said = np.full(len(data), np.inf), {}
     for past in range(0 if zero else 1, passes + 1):
         for at in (
             rng.permutation(n)[: steps * batch].reshape(steps, batch) if past else ()
@@ -285,11 +285,12 @@ def trained(
             rows = _tensors({k: v[:, at] for k, v in train.items()})
             each = tf.fill((len(data),), tf.cast(now, tf.float32))
             state = step(*state, rows, data.tables, tf.constant(float(t)), each, own)
-        z = score(state[0], ask["valid"], data.tables).numpy()
+        now_said = {x: score(state[0], ask[x], data.tables).numpy() for x in ask}
+        z = now_said["valid"]
         loss = (np.logaddexp(0, z) - y * z).mean(axis=1)
-        z = score(state[0], ask["test"], data.tables).numpy()
         better = loss < least
-        said = z if said is None else np.where(better[:, None], z, said)
+        for part, new in now_said.items():
+            said[part] = np.where(better[:, None], new, said.get(part, new))
         least = np.where(better, loss, least)
     return least, said
 
@@ -302,6 +303,7 @@ NETWORKS: dict[str, dict[str, bool]] = {
     "network alone": {"own": True, "heads": False, "zero": False},
     "network pooled": {"own": False, "heads": False, "zero": False},
     "regression + network": {"own": False, "heads": True, "zero": True},
+    "regression + network + trees": {"own": False, "heads": True, "zero": True},
 }
 
 
@@ -313,7 +315,7 @@ def tuned(name: str, point: Point) -> tuple[float, int, int]:
 
 def choose(name: str, cases: list[Case]) -> tuple[float, int, int]:
     """Return step size, batch and passes with the least validation loss."""
-    offsets = regressions(*cases)["shrunk"] if name == "regression + network" else None
+    offsets = regressions(*cases)["shrunk"] if NETWORKS[name]["zero"] else None
     how = dict(NETWORKS[name])
     data = Stacked(cases, how.pop("own"), offsets)
     ways = [(BATCH, PASSES)]
@@ -338,32 +340,65 @@ def choose(name: str, cases: list[Case]) -> tuple[float, int, int]:
 
 def trees(cases: list[Case], pooled: bool) -> list[np.ndarray]:
     """Boost trees on features and products, as long as the validation rows gain."""
-    import lightgbm
-
     said = []
     for case in cases:
         first, later = (
             (case.train, case.valid) if pooled else (case.own_train, case.own_valid)
         )
-        tables = [
-            np.column_stack([case.products(rows), rows["scenario"]])
-            for rows in (first, later, case.test)
-        ]
-        best = (np.inf, np.zeros(0))
-        for leaves in (4, 15):
-            how = {"objective": "binary", "verbose": -1, "seed": 0, "num_threads": 1}
-            how |= {"num_leaves": leaves, "learning_rate": 0.1, "max_bin": 63}
-            how |= {"feature_fraction": 0.5, "lambda_l2": 5.0, "deterministic": True}
-            how |= {"force_row_wise": True}
-            data = lightgbm.Dataset(tables[0], first["y"], params=how)
-            watched = data.create_valid(tables[1], later["y"])
-            stop = [lightgbm.early_stopping(20, verbose=False)]
-            model = lightgbm.train(how, data, 400, [watched], callbacks=stop)
-            loss = model.best_score["valid_0"]["binary_logloss"]
-            if loss < best[0]:
-                best = loss, model.predict(tables[2], raw_score=True)
-        said.append(best[1])
+        said.append(boosted(case, first, later)[1])
     return said
+
+
+def boosted(
+    case: Case, first: Arrays, later: Arrays, base: dict[str, Any] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what trees say of the validation rows and of the test, on top of a base.
+
+    As many trees as the validation rows gain by, with 4 or 15 leaves.
+    """
+    import lightgbm
+
+    base = base or {"train": None, "valid": None, "test": 0.0}
+    tables = [
+        np.column_stack([case.products(rows), rows["scenario"]])
+        for rows in (first, later, case.test)
+    ]
+    best = (np.inf, np.zeros(0), np.zeros(0))
+    for leaves in (4, 15):
+        how = {"objective": "binary", "verbose": -1, "seed": 0, "num_threads": 1}
+        how |= {"num_leaves": leaves, "learning_rate": 0.1, "max_bin": 63}
+        how |= {"feature_fraction": 0.5, "lambda_l2": 5.0, "deterministic": True}
+        how |= {"force_row_wise": True}
+        data = lightgbm.Dataset(
+            tables[0], first["y"], init_score=base["train"], params=how
+        )
+        watched = data.create_valid(tables[1], later["y"], init_score=base["valid"])
+        stop = [lightgbm.early_stopping(20, verbose=False)]
+        model = lightgbm.train(how, data, 400, [watched], callbacks=stop)
+        loss = model.best_score["valid_0"]["binary_logloss"]
+        if loss < best[0]:
+            valid, test = (model.predict(x, raw_score=True) for x in tables[1:])
+            best = loss, valid, test + base["test"]
+    return best[1:]
+
+
+def crowned(case: Case, z: dict[str, np.ndarray]) -> np.ndarray:
+    """Put trees of search's own rows on top of a model, if they surely gain there.
+
+    By more than a standard error on the validation rows; else the model stays alone.
+    """
+    own = {
+        part: z[part][getattr(case, part)["scenario"] == SEARCH]
+        for part in ("train", "valid")
+    }
+    more, test = boosted(
+        case, case.own_train, case.own_valid, {**own, "test": z["test"]}
+    )
+    y = case.own_valid["y"]
+    gain = [np.logaddexp(0, x) - y * x for x in (own["valid"], own["valid"] + more)]
+    each = gain[0] - gain[1]
+    sure = each.mean() > each.std() / np.sqrt(len(each))
+    return test if sure else z["test"]
 
 
 REGRESSIONS = ("regression alone", "regression pooled", "regression shrunk")
@@ -384,15 +419,15 @@ def scores(
             yield name, np.nan, trees(cases, name == "trees pooled")
         else:
             how = dict(NETWORKS[name])
-            offsets = (
-                regressions(*cases)["shrunk"]
-                if name == "regression + network"
-                else None
-            )
+            offsets = regressions(*cases)["shrunk"] if how["zero"] else None
             data = Stacked(cases, how.pop("own"), offsets)
-            rate, batch, passes = chosen(name)
+            rate, batch, passes = chosen(name.removesuffix(" + trees"))
             _, said = trained(data, rate, batch, passes, **how)
-            yield name, rate, list(said)
+            if name.endswith("trees"):
+                each = [{k: v[i] for k, v in said.items()} for i in range(len(cases))]
+                yield name, rate, list(map(crowned, cases, each))
+            else:
+                yield name, rate, list(said["test"])
 
 
 def main() -> None:
@@ -418,6 +453,15 @@ def main() -> None:
         )
         for x in result.lines()
     }
+    rates = {  # what has been tuned already
+        (float(x["thresholds"]), x["task"], int(x["rows"]), x["contender"]): (
+            float(x["step_size"]),
+            BATCH,
+            PASSES,
+        )
+        for x in result.lines()
+        if x["contender"] != "network alone"
+    }
     todo = list(product(asked.tasks, asked.rows, asked.thresholds, SHIFTS))
     began, seen = time.perf_counter(), 0
     for number, (task, rows, thresholds, shift) in enumerate(todo):
@@ -426,7 +470,11 @@ def main() -> None:
         if not names:
             continue
         cases = [Case(point, shift, seed) for seed in WORLDS]
-        for name, rate, said in scores(names, cases, partial(tuned, point=point)):
+
+        def chosen(name: str, point: Point = point) -> tuple[float, int, int]:
+            return rates.get((*point, name)) or tuned(name, point)
+
+        for name, rate, said in scores(names, cases, chosen):
             values = [case.auc(z) for case, z in zip(cases, said, strict=True)]
             common = dict(zip(COLUMNS, (thresholds, task, rows, shift), strict=False))
             result.keep(

@@ -135,7 +135,7 @@ def test_cover_goes_before_the_first_figure() -> None:
         meta = {"tags": list(tags), "mystnb": {"image": {"alt": f"alt of {text}"}}}
         return {"metadata": meta, "outputs": [{"data": data}]}
 
-    empty = {"metadata": {}, "outputs": []}
+    empty: dict[str, Any] = {"metadata": {}, "outputs": []}
     cells = [empty, figure("one"), figure("two", "hide-input", "cover")]
     assert drawings.cover({"cells": cells}) == (b"two", "alt of two")
     assert drawings.cover({"cells": cells[:2]}) == (b"one", "alt of one")
