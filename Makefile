@@ -23,7 +23,8 @@ SITE = _build/html
 JOBS = 2
 RECORD = .passed
 NO_BROWSER = --ignore tests/book/test_book.py --ignore tests/book/site_checks.py
-PYTEST = PYTHONPATH=tools $(RUN) -m pytest --numprocesses $(JOBS) -p pytest_record
+# Two tests at a time on two cores: more threads of NumPy's would only wait for each other.
+PYTEST = PYTHONPATH=tools OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(JOBS) -p pytest_record
 
 BOOK_SOURCES := $(shell find book -type f -not -path '*/.*') \
 	_config.yml _toc.yml references.bib

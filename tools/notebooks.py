@@ -75,13 +75,15 @@ FRESH = 60.0  # seconds for which a reading of the machine's speed holds
 
 # Quiet and repeatable: no progress bars, no banner of TensorFlow, one summation order.
 # Threads that wait must not spin: beside a second notebook they made LightGBM four
-# times as slow.
+# times as slow. So do those of NumPy's linear algebra, whatever that setting says: a
+# regression took 22 processor seconds instead of 2.
 ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "PYTHONHASHSEED": "0",
     "OMP_WAIT_POLICY": "passive",
+    "OPENBLAS_NUM_THREADS": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "URLM_CHECK_FIGURES": "1",
 }
