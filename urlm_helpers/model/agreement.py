@@ -74,9 +74,9 @@ def taste_agreement(
 
     Notes
     -----
-    The halves' weights are shrunk towards 0, and the less certain ones more: of few
-    rows remains what is easy to learn, as the items' appeal, on which scenarios agree.
-    With some hundred rows the estimate is too high.
+    The halves' weights are shrunk towards 0, and the less certain ones more, so that
+    with few rows the estimate is rough. In the simulated app it came out too high with
+    250 rows, up to .2 too low with 1,000, and within .06 with 4,000.
 
     References
     ----------
