@@ -9,9 +9,10 @@ fifth of that for validation, beside 42,000 rows of shop and 15,000 of social. W
 varies besides: how far the scenarios' tastes are turned, the world, whether products of
 features tell all that can be told or thresholds matter as much, and the task.
 
-A model sees the features of user and item and no ids. Contenders have the same
-features; networks have the same layers, and batch, passes and step size tuned on two
-worlds that no result uses, with a grid that grows until its best is not at an end.
+A model sees the features of user and item and no ids. Regressions and trees also get
+the products of each with each, which networks have to find. Networks have the same
+layers, and a step size tuned on two worlds that no result uses, with a grid that grows
+until its best is not at an end; the network alone has batch and passes tuned as well.
 
 All worlds of a point train at once, as arrays with a leading axis. A line is written as
 soon as it is known, and skipped when the study is started again.

@@ -100,8 +100,8 @@ def taste_agreement(
             raise ValueError(f"scenario {s} has {len(rows[-1])} rows, four are needed")
     asked = np.concatenate([rng.permutation(own)[:ASKED] for own in rows])
     # each scenario's rows count the same, however many it has
-    share = 1 / np.array([min(len(own), ASKED) for own in rows])
-    weight = np.repeat(share, np.round(1 / share).astype(int))
+    many = np.array([min(len(own), ASKED) for own in rows])
+    weight = np.repeat(1 / many, many)
     first, second = (_halves(x, y, own, x[asked], rng) for own in rows)
     inside = [_covariance(side[:, 0], side[:, 1], weight) for side in (first, second)]
     across = _covariance(first.mean((0, 1))[None], second.mean((0, 1))[None], weight)
