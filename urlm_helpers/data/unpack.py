@@ -1,4 +1,4 @@
-"""Unpack a zip or tar.gz archive that may be damaged or hostile."""
+"""Unpack a zip, wheel or tar.gz that may be damaged or hostile."""
 
 import errno
 import gzip
@@ -40,7 +40,7 @@ def unpack(archive: Path, target: Path) -> None:
     Parameters
     ----------
     archive : Path
-        ``.zip``, or else a gzipped tar.
+        ``.zip`` or ``.whl``, or else a gzipped tar.
     target : Path
         Made here; it must not exist.
 
@@ -54,7 +54,7 @@ def unpack(archive: Path, target: Path) -> None:
     """
     room = _room(archive)
     try:
-        if archive.suffix == ".zip":
+        if archive.suffix in (".zip", ".whl"):
             with zipfile.ZipFile(archive) as packed:
                 for info in packed.infolist():
                     _refuse(archive, info.filename, _zip_kind(info))
