@@ -1,31 +1,31 @@
-"""Every way of sharing, on the world and on Complete Journey, under one budget.
+"""Ways to share, and what can be had without: cell by cell, on equal terms.
 
     python benchmarks/sharing_study.py world
-    python benchmarks/sharing_study.py complete-journey
-    python benchmarks/sharing_study.py world --step-size 0.004 --schemes MMoE
+    python benchmarks/sharing_study.py complete-journey --contenders URLM MMoE
+    python benchmarks/sharing_study.py world --match none bypass --contenders URLM
 
-Each scheme gets the same embeddings, history encoder, match, heads, batches and passes;
-its layers are widened or narrowed until its parameters are those of the others (the
-sharing's own; a scheme with many towers can miss by more than 5 %, and says so). Each
-gets the same two tries of the step size, judged on the validation rows of a run that no
-result uses. Then come the runs that count, with seeds that are the same for all
-schemes. ``single`` is one network per scenario and task, with about as many steps as
-the unified model takes (its batches are powers of two).
+The protocol is that of `protocol.py`. ``world`` is the app as it is, ``thresholds`` the
+same app where jumps matter as much as products. On Complete Journey the log is one,
+and settings are chosen on its validation weeks.
 
-With ``--step-size`` nothing is tried: how much of a difference is the step size? Its
-lines go to a file of their own.
+A contender that is a network gets the same embeddings, encoder and heads; a scheme's
+layers are widened until its sharing has ``budget`` parameters. Networks *per cell*,
+*per scenario* and *per task* are trained apart, with layers of 64 and 32 units each.
+The products of user and item are a factor: ``none``, among the ``features``, or there
+and in a ``bypass`` to the heads as well. Regressions and trees see the features, the
+products of each feature of the user with each of the item, and how often the item and
+its kind are in the history; trees see the ids as well.
 
-A cell of the result is written as soon as it is known, and skipped when the study is
-started again: nothing is lost when it is cut off.
+A line is written as soon as it is known, tries of the tuning too, and skipped when the
+study is started again.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from protocol import RESULTS_ON, TUNING, Way, climb
 from results import Result
 
 from urlm_helpers.data import from_frames, load
 from urlm_helpers.data.logs import complete_journey
-from urlm_helpers.evaluation import auc
+from urlm_helpers.evaluation import auc, log_loss
 from urlm_helpers.features import TargetAttention
 from urlm_helpers.model import (
     DoublyRobustLoss,
@@ -45,8 +46,11 @@ from urlm_helpers.model import (
     GradNorm,
     InversePropensityLoss,
     PCGrad,
+    ProductBranch,
+    ShrunkRegression,
     UncertaintyWeights,
     UnifiedRecommender,
+    along_funnel,
     logged_share,
 )
 from urlm_helpers.preprocessing import InputSpec, Prepared, prepare
@@ -70,76 +74,96 @@ from urlm_helpers.training import fit
 from urlm_helpers.world import World, best_on_observables, expected_auc, popularity
 
 SCORES = Path(__file__).resolve().parent / "scores"  # large, not in the repository
-TRIES = (2e-3, 4e-3)
-COLUMNS = ["scheme", "seed", "scenario", "task", "auc", "gap_closed"]
-COLUMNS += ["parameters", "step_size", "passes", "seconds"]
+COLUMNS = ["contender", "match", "seed", "scenario", "task", "auc", "gap_closed"]
+COLUMNS += ["log_loss", "parameters", "step_size", "passes", "batch", "seconds"]
+TRIED = ["contender", "match", "group", "step_size", "passes", "batch", "seed", "loss"]
+MATCH = {"none": 0, "features": 1, "bypass": 1}
+APART = (64, 32)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A way to share, with the loss and the balance that belong to it."""
+    """A way to share, with what belongs to it."""
 
     sharing: Callable[..., keras.layers.Layer]
     loss: type[Any] | None = None
     balance: Callable[[], keras.layers.Layer] | None = None
+    own: dict[str, Any] = field(default_factory=dict)
+    products: bool = False
+    apart: str = ""  # "scenario", "task", or both: one network for each
 
 
+BY_NORM = partial(GradNorm, "expert_0/dense_1")
+TOWERS = {"towers": (16,)}
 SCHEMES = {
     "fully shared": Scheme(FullyShared),
     "shared bottom": Scheme(SharedBottom),
-    "separate": Scheme(Separate),
-    "OMoE": Scheme(OMoE),
-    "MMoE": Scheme(MMoE),
-    "cross-stitch": Scheme(CrossStitch),
-    "PLE": Scheme(PLE),
-    "HMoE": Scheme(HMoE),
-    "HiNet": Scheme(HiNet),
+    "MMoE": Scheme(MMoE, own=TOWERS),
+    "PLE": Scheme(PLE, own=TOWERS),
     "STAR": Scheme(STAR),
     "PEPNet": Scheme(PEPNet),
-    "AITM": Scheme(AITM, EntireSpaceLoss),
+    "AITM": Scheme(AITM),
+    "URLM": Scheme(URLM),
+    "per scenario": Scheme(SharedBottom, apart="scenario"),
+    "per task": Scheme(SharedBottom, apart="task"),
+    "per cell": Scheme(SharedBottom, apart="scenario task"),
+    "regression + shared bottom": Scheme(SharedBottom, products=True),
+    "regression + URLM": Scheme(URLM, products=True),
+    "separate": Scheme(Separate),
+    "cross-stitch": Scheme(CrossStitch),
+    "OMoE": Scheme(OMoE),
+    "HMoE": Scheme(HMoE),
+    "HiNet": Scheme(HiNet),
     "ESMM": Scheme(TaskTowers, EntireSpaceLoss),
     "ESCM2-IPS": Scheme(TaskTowers, InversePropensityLoss),
     "ESCM2-DR": Scheme(TaskTowers, DoublyRobustLoss),
-    "MMoE + uncertainty": Scheme(MMoE, None, UncertaintyWeights),
-    "MMoE + GradNorm": Scheme(MMoE, None, partial(GradNorm, "expert_0/dense_1")),
-    "MMoE + PCGrad": Scheme(MMoE, None, PCGrad),
-    "URLM": Scheme(URLM),
+    "MMoE + uncertainty": Scheme(MMoE, None, UncertaintyWeights, TOWERS),
+    "MMoE + GradNorm": Scheme(MMoE, None, BY_NORM, TOWERS),
+    "MMoE + PCGrad": Scheme(MMoE, None, PCGrad, TOWERS),
 }
+REGRESSIONS = ("regression alone", "regression pooled", "regression shrunk")
+TREES = ("trees alone", "trees pooled")
+COUNTS = ("popularity", "recent popularity")
+CONTENDERS = (*COUNTS, *REGRESSIONS, *TREES, *SCHEMES)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Data of one seed: inputs, and how scores are judged."""
+    """Data of one seed: inputs, what is asked, and how scores are judged."""
 
     prepared: Prepared
     spec: InputSpec
-    judge: Callable[[UnifiedRecommender], np.ndarray]
-    value: Callable[[np.ndarray, int, int], tuple[float, float]]
+    asked: dict[str, np.ndarray]
+    value: Callable[[np.ndarray, int, int], dict[str, float]]
+
+    @property
+    def where(self) -> np.ndarray:
+        """Return the scenario of each asked row."""
+        return self.asked["scenario"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same for all schemes on one data set."""
+    """What is the same for all contenders on one data set."""
 
     job: Callable[[int], Job]
     seeds: tuple[int, ...]
-    tuning_seed: int
+    tuning: tuple[int, ...]
     budget: int
-    fit: dict[str, Any]
-    model: dict[str, Any]
+    start: Way
+    weight_decay: float
+    match: int
     weights: tuple[float, ...]
-    alone: tuple[int, ...]
-    scores: Path
 
 
 @cache
-def world(seed: int) -> Job:
+def world(seed: int, thresholds: float = 0.0) -> Job:
     """Return the world of a seed: two days of truth after ten of training.
 
     All worlds get tables of one size, those of all users and items: a model is then
     compiled once.
     """
-    made = World(seed=seed)
+    made = World(seed=seed, threshold_share=thresholds)
     raw = made.dataset(200_000)
     schema = replace(raw.schema, context_categorical=("query", "position"))
     data = from_frames(raw.interactions, raw.users, raw.items, schema=schema, name="w")
@@ -170,12 +194,12 @@ def world(seed: int) -> Job:
             low, high = (expected_auc(score[own], true) for score in ends)
             lines[s, t] = own, true, low, high
 
-    def value(p: np.ndarray, scenario: int, task: int) -> tuple[float, float]:
+    def value(p: np.ndarray, scenario: int, task: int) -> dict[str, float]:
         own, true, low, high = lines[scenario, task]
         got = expected_auc(p[own, task], true)
-        return got, (got - low) / (high - low)
+        return {"auc": got, "gap_closed": (got - low) / (high - low)}
 
-    return Job(done, spec, lambda model: model.probabilities(at_top), value)
+    return Job(done, spec, at_top, value)
 
 
 @cache
@@ -187,251 +211,449 @@ def shopping(seed: int = 0) -> Job:
     test = done.parts["test"]
     x, y, scenario = done.take(test), done.y[test], done.x["scenario"][test]
 
-    def value(p: np.ndarray, s: int, t: int) -> tuple[float, float]:
+    def value(p: np.ndarray, s: int, t: int) -> dict[str, float]:
         own = scenario == s
         weight = done.weight[test][own]
-        return auc(y[own, t], p[own, t], weight), float("nan")
+        found = {"auc": auc(y[own, t], p[own, t], weight)}
+        return found | {"log_loss": log_loss(y[own, t], p[own, t], weight)}
 
-    return Job(done, done.encoder.spec, lambda m: m.probabilities(x), value)
+    return Job(done, done.encoder.spec, x, value)
 
 
+OF_WORLDS: dict[str, Any] = {
+    "seeds": RESULTS_ON,
+    "tuning": TUNING,
+    "budget": 60_000,
+    "start": {"step_size": 0.0, "passes": 4, "batch": 1024},
+    "weight_decay": 0.3,
+    "match": 64,
+    "weights": (1.0, 1.0, 1.0),
+}
 SETTINGS = {
-    "world": Setting(
-        job=world,
-        seeds=(1, 2, 3, 4, 5),
-        tuning_seed=6,
-        budget=60_000,
-        fit={"epochs": 8, "patience": 1, "batch_size": 1024, "weight_decay": 0.3},
-        model={"dim": 8, "bottom": 0, "match": 64},
-        weights=(1.0, 1.0, 1.0),
-        alone=(64, 32),
-        scores=SCORES / "world",
-    ),
+    "world": Setting(job=world, **OF_WORLDS),
+    "thresholds": Setting(job=partial(world, thresholds=1.0), **OF_WORLDS),
     "complete-journey": Setting(
         job=shopping,
         seeds=(1, 2, 3),
-        tuning_seed=0,
+        tuning=(0,),
         budget=100_000,
-        fit={"epochs": 1, "batch_size": 2048, "weight_decay": 0.0},
-        model={"dim": 8, "bottom": 0, "match": 32},
+        start={"step_size": 0.0, "passes": 1, "batch": 2048},
+        weight_decay=0.0,
+        match=32,
         weights=(1.0, 1.0, 5.0),
-        alone=(64, 32),
-        scores=SCORES / "complete-journey",
     ),
 }
 
 
+# Networks: one for all cells, or one for each group of cells
+
+
 def build(
-    scheme: Scheme, spec: InputSpec, units: tuple[int, ...], setting: Setting
+    scheme: Scheme,
+    spec: InputSpec,
+    units: tuple[int, ...],
+    setting: Setting,
+    match: str,
 ) -> UnifiedRecommender:
     """Return the model of a scheme with layers of some width."""
-    own = {"parents": spec.parents} if scheme.sharing is AITM else {}
+    own = {"parents": spec.parents} if scheme.sharing is AITM else scheme.own
     sharing = scheme.sharing(len(spec.tasks), len(spec.scenarios), units, **own)
     return UnifiedRecommender(
         spec,
         TargetAttention(),
         sharing,
+        dim=8,
+        bottom=0,
+        match=setting.match * MATCH[match],
+        bypass=match == "bypass",
+        products=scheme.products,
         balance=None if scheme.balance is None else scheme.balance(),
         imputed=scheme.loss is DoublyRobustLoss,
-        **setting.model,
     )
 
 
-def matched(scheme: Scheme, spec: InputSpec, setting: Setting) -> UnifiedRecommender:
+def matched(
+    scheme: Scheme, spec: InputSpec, setting: Setting, match: str
+) -> UnifiedRecommender:
     """Return the model whose sharing has the budget's number of parameters."""
+    bare = replace(scheme, products=False)
     low, high = 2, 512
     while high - low > 1:
         width = (low + high) // 2
-        sharing = build(scheme, spec, (2 * width, width), setting).sharing
-        low, high = (
-            (width, high) if sharing.count_params() <= setting.budget else (low, width)
-        )
-    model = build(scheme, spec, (2 * low, low), setting)
+        size = build(bare, spec, (2 * width, width), setting, match).sharing
+        if size.count_params() <= setting.budget:
+            low = width
+        else:
+            high = width
+    model = build(scheme, spec, (2 * low, low), setting, match)
     size = model.sharing.count_params()
     if abs(size - setting.budget) > 0.05 * setting.budget:
         print(f"   {size:,} parameters where {setting.budget:,} were asked for")
     return model
 
 
-def train(
-    model: UnifiedRecommender,
-    scheme: Scheme,
-    job: Job,
-    setting: Setting,
-    **options: Any,
-) -> pd.DataFrame:
-    """Fit a model, with the loss of its scheme."""
-    spec, done = model.spec, job.prepared
-    loss = None
-    if scheme.loss:
-        own = {}
-        if issubclass(scheme.loss, InversePropensityLoss):
-            root = done.y[done.parts["train"], spec.parents.index(-1)]
-            own["child"] = logged_share(root, spec.negative_rate)
-        loss = scheme.loss(spec.parents, spec.negative_rate, setting.weights, **own)
-    weights = None if loss else setting.weights
-    options = {**setting.fit, **options, "loss": loss, "weights": weights}
-    return fit(model, done.x, done.y, done.parts, **options)
+class Network:
+    """A network for some scenarios and tasks, and the rows that it learns from."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: InputSpec,
+        setting: Setting,
+        match: str,
+        scenarios: tuple[int, ...],
+        tasks: tuple[int, ...],
+    ) -> None:
+        self.scheme, self.setting = SCHEMES[name], setting
+        self.scenarios, self.tasks, self.full = scenarios, tasks, spec
+        self.name = f"{'+'.join(map(str, scenarios))}/{'+'.join(map(str, tasks))}"
+        self.regressions: dict[int, Any] = {}
+        whole = len(tasks) == len(spec.tasks)
+        self.parent = -1 if whole else spec.parents[tasks[0]]
+        self.spec = spec = replace(
+            spec,
+            scenarios=tuple(spec.scenarios[s] for s in scenarios),
+            tasks=tuple(spec.tasks[t] for t in tasks),
+            funnel=spec.funnel if whole else {},
+            negative_rate=spec.negative_rate if self.parent < 0 else 1.0,
+        )
+        if self.scheme.apart:
+            self.model = build(self.scheme, spec, APART, setting, match)
+        else:
+            self.model = matched(self.scheme, spec, setting, match)
+
+    def seen(self, job: Job) -> np.ndarray:
+        """Return which rows the network learns from."""
+        done = job.prepared
+        seen = np.isin(done.x["scenario"], self.scenarios)
+        return seen & (self.parent < 0 or done.y[:, self.parent] == 1)
+
+    def inputs(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return inputs with scenarios counted as the network counts them."""
+        place = np.zeros(len(self.full.scenarios), "int32")
+        place[list(self.scenarios)] = range(len(self.scenarios))
+        return {**x, "scenario": place[x["scenario"]]}
+
+    def start(self, job: Job) -> Way:
+        """Return where the tuning starts: about as many steps as with all rows."""
+        train = job.prepared.parts["train"]
+        share = self.seen(job)[train].mean()
+        batch = self.setting.start["batch"] * share
+        return {**self.setting.start, "batch": max(16, 1 << round(np.log2(batch)))}
+
+    def fit(self, job: Job, way: Way, seed: int) -> float:
+        """Train, and return the least validation loss."""
+        done, spec, scheme = job.prepared, self.spec, self.scheme
+        seen, y = self.seen(job), done.y[:, list(self.tasks)]
+        parts = {part: rows[seen[rows]] for part, rows in done.parts.items()}
+        weights = [self.setting.weights[t] for t in self.tasks]
+        weights = weights if len(weights) > 1 else [1.0]
+        options: dict[str, Any] = {"weights": weights}
+        if scheme.loss:
+            own = {}
+            if issubclass(scheme.loss, InversePropensityLoss):
+                root = y[parts["train"], spec.parents.index(-1)]
+                own["child"] = logged_share(root, spec.negative_rate)
+            loss = scheme.loss(spec.parents, spec.negative_rate, weights, **own)
+            options = {"loss": loss}
+        self.model.reset(seed)
+        if seed in self.regressions:  # the rows are the same
+            self.model.branch.set_weights(self.regressions[seed])
+        curve = fit(
+            self.model,
+            self.inputs(done.x),
+            y,
+            parts,
+            batch_size=int(way["batch"]),
+            epochs=int(way["passes"]),
+            learning_rate=way["step_size"],
+            weight_decay=self.setting.weight_decay,
+            seed=seed,
+            **options,
+        )
+        if scheme.products:
+            self.regressions[seed] = self.model.branch.get_weights()
+        return float(curve["valid_loss"].min())
+
+    def fill(self, job: Job, z: np.ndarray) -> None:
+        """Put the logits of the asked rows, given the parent, where they belong."""
+        own = np.flatnonzero(np.isin(job.where, self.scenarios))
+        asked = {key: array[own] for key, array in self.inputs(job.asked).items()}
+        z[np.ix_(own, self.tasks)] = self.model.logits(asked)
 
 
-def step_size(
-    model: UnifiedRecommender, scheme: Scheme, job: Job, setting: Setting
-) -> float:
-    """Return the better of the tries on the validation rows, by the funnel's loss."""
-    losses = {}
-    for rate in TRIES:
-        model.reset(setting.tuning_seed)
-        curve = train(model, scheme, job, setting, learning_rate=rate)
-        losses[rate] = curve["valid_loss"].min()
-    return min(losses, key=losses.get)
+def groups(scheme: Scheme, spec: InputSpec) -> list[tuple[tuple[int, ...], ...]]:
+    """Return scenarios and tasks of each network of a contender."""
+    places, tasks = (tuple(range(len(n))) for n in (spec.scenarios, spec.tasks))
+    return [
+        (s, t)
+        for s in ([(s,) for s in places] if "scenario" in scheme.apart else [places])
+        for t in ([(t,) for t in tasks] if "task" in scheme.apart else [tasks])
+    ]
 
 
-def unified(
-    name: str,
-    setting: Setting,
-    done: set[tuple[str, int]],
-    given: float | None = None,
-) -> Iterator[dict]:
-    """Yield the cells of a scheme, seed by seed; a given step size is not tuned."""
-    todo = [seed for seed in setting.seeds if (name, seed) not in done]
-    if not todo:
-        return
-    scheme, job = SCHEMES[name], setting.job(setting.tuning_seed)
-    model = matched(scheme, job.spec, setting)
-    rate = given or step_size(model, scheme, job, setting)
-    for seed in todo:
-        job = setting.job(seed)
-        start = time.perf_counter()
-        model.reset(seed)
-        curve = train(model, scheme, job, setting, learning_rate=rate, seed=seed)
-        p = job.judge(model)
-        keep(name if given is None else f"{name}@{given}", seed, p, setting)
-        common = {
-            "scheme": name,
-            "seed": seed,
-            "parameters": model.sharing.count_params(),
-            "step_size": rate,
-            "passes": int(curve["epoch"].max()),
-            "seconds": round(time.perf_counter() - start, 1),
+def networks(
+    name: str, match: str, setting: Setting, tries: Result, seeds: list[int]
+) -> Iterator[tuple[int, np.ndarray, dict[str, Any]]]:
+    """Yield what a contender of networks says, seed by seed."""
+    first = setting.job(setting.tuning[0])
+    found: list[tuple[Network, Way]] = []
+    for group in groups(SCHEMES[name], first.spec):
+        net = Network(name, first.spec, setting, match, *group)
+        known = {
+            tuple(float(line[c]) for c in ("step_size", "passes", "batch", "seed")): (
+                float(line["loss"])
+            )
+            for line in tries.lines()
+            if (line["contender"], line["match"], line["group"])
+            == (name, match, net.name)
         }
-        yield from cells(p, job, common)
+
+        def loss(way: Way, net: Network = net, known: dict = known) -> float:
+            each = []
+            for seed in setting.tuning:
+                key = tuple(map(float, (*way.values(), seed)))
+                if key not in known:
+                    try:
+                        known[key] = net.fit(setting.job(seed), way, seed)
+                    except FloatingPointError:
+                        known[key] = float("inf")
+                    line = dict(zip(TRIED, (name, match, net.name), strict=False))
+                    tries.keep({**line, **way, "seed": seed, "loss": known[key]})
+                each.append(known[key])
+            return float(np.mean(each))
+
+        found.append((net, climb(loss, net.start(first))))
+        print(f"   {name}, {net.name}: {found[-1][1]}", flush=True)
+    for seed in seeds:
+        began, job = time.perf_counter(), setting.job(seed)
+        z = np.zeros((len(job.where), len(job.spec.tasks)))
+        for net, way in found:
+            net.fit(job, way, seed)
+            net.fill(job, z)
+        line = found[0][1] if len(found) == 1 else {}
+        line |= {"parameters": sum(n.model.sharing.count_params() for n, _ in found)}
+        line |= {"seconds": round(time.perf_counter() - began, 1)}
+        yield seed, z, line
 
 
-def keep(name: str, seed: int, p: np.ndarray, setting: Setting) -> None:
-    """Save the scores of the test rows, for intervals over users."""
-    setting.scores.mkdir(parents=True, exist_ok=True)
-    np.save(setting.scores / f"{name}-{seed}.npy", p.astype("float32"))
+# Regressions and trees
 
 
-def cells(p: np.ndarray, job: Job, common: dict[str, Any]) -> Iterator[dict]:
-    """Yield one line for each scenario and task."""
-    spec = job.spec
-    for s, scenario in enumerate(spec.scenarios):
-        for t, task in enumerate(spec.tasks):
-            value, closed = job.value(p, s, t)
-            line = {"scenario": scenario, "task": task, "auc": value}
-            yield {**common, **line, "gap_closed": closed}
+def table(job: Job, rows: np.ndarray | None = None) -> np.ndarray:
+    """Return what a regression sees of some rows, or of those that are asked."""
+    x = job.asked if rows is None else job.prepared.x
+    rows = np.arange(len(job.where)) if rows is None else rows
+    branch = ProductBranch(job.spec)
+    parts = [np.concatenate([*branch.tables(x, rows)])]
+    names = list(job.spec.fields)
+    for column, name in enumerate(job.spec.history_fields):
+        past, now = x["history"][rows, :, column], x["fields"][rows, names.index(name)]
+        same = (past == now[:, None]) & (past > 0)
+        length = np.maximum((past > 0).sum(axis=1), 1)
+        parts.append((same.sum(axis=1) / length)[:, None].astype("float32"))
+    return np.hstack(parts)
 
 
-def single(
-    setting: Setting, done: set[tuple[str, int]], given: float | None = None
-) -> Iterator[dict]:
-    """Yield the cells of one network per scenario and task."""
-    rates: dict[tuple[int, int], float] = {}
-    todo = [seed for seed in setting.seeds if ("single", seed) not in done]
-    for seed in (setting.tuning_seed, *todo) if todo else ():
-        job = setting.job(seed)
-        start = time.perf_counter()
-        tables, parameters = [], 0
-        spec, y = job.spec, job.prepared.y
-        scenario = job.prepared.x["scenario"]
-        one = {"scenarios": ("one",), "tasks": ("one",), "funnel": {}}
+def regressions(job: Job) -> dict[str, np.ndarray]:
+    """Fit the product regression alone, pooled and shrunk; return its logits."""
+    done, spec = job.prepared, job.spec
+    train = done.parts["train"]
+    scenario, x, asked = done.x["scenario"][train], table(job, train), table(job)
+    said = {name: np.zeros((len(asked), len(spec.tasks))) for name in REGRESSIONS}
+    for t, parent in enumerate(spec.parents):
+        seen = np.ones(len(train), bool) if parent < 0 else done.y[train, parent] == 1
+        y = done.y[train, t]
+        model = ShrunkRegression().fit(
+            x[seen], y[seen], scenario[seen], scenarios=len(spec.scenarios)
+        )
+        said["regression shrunk"][:, t] = model.logits(asked, job.where)
+        both = asked @ model.shared + model.levels[job.where]
+        said["regression pooled"][:, t] = both
         for s in range(len(spec.scenarios)):
-            columns: list[np.ndarray] = []
-            for t, parent in enumerate(spec.parents):
-                rate = spec.negative_rate if parent < 0 else 1.0
-                small = replace(spec, **one, negative_rate=rate)
-                seen = (scenario == s) & ((parent < 0) | (y[:, parent] == 1))
-                share = seen[job.prepared.parts["train"]].mean()
-                size = setting.fit["batch_size"] * share
-                size = max(8, 1 << round(np.log2(size)))  # about as many steps
-                own = replace(
-                    job.prepared,
-                    x={**job.prepared.x, "scenario": np.zeros(len(y), "int32")},
-                    y=y[:, [t]],
-                    parts={k: r[seen[r]] for k, r in job.prepared.parts.items()},
+            own, here = seen & (scenario == s), job.where == s
+            blank = np.zeros(own.sum(), int)
+            alone = ShrunkRegression().fit(x[own], y[own], blank)
+            said["regression alone"][here, t] = alone.logits(
+                asked[here], np.zeros(here.sum(), int)
+            )
+    return said
+
+
+def trees(job: Job, pooled: bool) -> np.ndarray:
+    """Boost trees, as long as the validation rows gain; return their logits."""
+    import lightgbm
+
+    done, spec = job.prepared, job.spec
+    ids = [list(spec.fields).index(name) for name in ("user", "item")]
+    parts = {
+        part: np.column_stack(
+            [table(job, rows), x["scenario"][at], x["fields"][at][:, ids]]
+        )
+        for part, rows, x, at in (
+            ("train", done.parts["train"], done.x, done.parts["train"]),
+            ("valid", done.parts["valid"], done.x, done.parts["valid"]),
+            ("asked", None, job.asked, slice(None)),
+        )
+    }
+    width = parts["asked"].shape[1]
+    kinds = [width - 2, width - 1]
+    z = np.zeros((len(job.where), len(spec.tasks)))
+    places = range(len(spec.scenarios))
+    for t, parent in enumerate(spec.parents):
+        for s in [tuple(places)] if pooled else [(s,) for s in places]:
+            data = {}
+            for part in ("train", "valid"):
+                rows = done.parts[part]
+                seen = np.isin(done.x["scenario"][rows], s)
+                seen &= parent < 0 or done.y[rows, parent] == 1
+                data[part] = parts[part][seen], done.y[rows[seen], t]
+            here, best = np.isin(job.where, s), np.inf
+            for leaves, rate in ((4, 0.1), (15, 0.1), (31, 0.05)):
+                how = {"objective": "binary", "verbose": -1, "seed": 0}
+                how |= {"num_leaves": leaves, "learning_rate": rate, "max_bin": 63}
+                how |= {"feature_fraction": 0.5, "lambda_l2": 5.0, "num_threads": 1}
+                how |= {"cat_smooth": 100, "min_data_per_group": 200}
+                how |= {"deterministic": True, "force_row_wise": True}
+                first = lightgbm.Dataset(
+                    *data["train"], params=how, categorical_feature=kinds
                 )
-                lonely = replace(setting, weights=(1.0,))
-                model = build(Scheme(SharedBottom), small, setting.alone, lonely)
-                scheme, part = Scheme(SharedBottom), replace(job, prepared=own)
-                wide = {**setting.fit, "batch_size": size}
-                narrow = replace(lonely, fit=wide)
-                if seed == setting.tuning_seed:
-                    rates[s, t] = given or step_size(model, scheme, part, narrow)
-                    columns.append(np.zeros(0))
-                    continue
-                model.reset(seed)
-                fitted = {"learning_rate": rates[s, t], "seed": seed}
-                train(model, scheme, part, narrow, **fitted)
-                p = alone(model, job)
-                columns.append(p if parent < 0 else p * columns[parent])
-                parameters += model.sharing.count_params()
-            tables.append(columns)
-        if seed == setting.tuning_seed:
-            continue
-        p = np.zeros((len(tables[0][0]), len(spec.tasks)))
-        test = scenario[job.prepared.parts["test"]]
-        for s, columns in enumerate(tables):
-            p[test == s] = np.stack(columns, axis=1)[test == s]
-        keep("single" if given is None else f"single@{given}", seed, p, setting)
-        common = {"scheme": "single", "seed": seed, "parameters": parameters}
-        seconds = round(time.perf_counter() - start, 1)
-        rate = np.nan if given is None else given
-        common |= {"step_size": rate, "passes": np.nan, "seconds": seconds}
-        yield from cells(p, job, common)
+                watched = first.create_valid(*data["valid"])
+                stop = [lightgbm.early_stopping(20, verbose=False)]
+                model = lightgbm.train(how, first, 600, [watched], callbacks=stop)
+                loss = model.best_score["valid_0"]["binary_logloss"]
+                if loss < best:
+                    best = loss
+                    z[here, t] = model.predict(parts["asked"][here], raw_score=True)
+    return z
 
 
-def alone(model: UnifiedRecommender, job: Job) -> np.ndarray:
-    """Score all test rows with a network that knows no scenarios."""
+def counted(name: str, job: Job) -> np.ndarray:
+    """Return the item's rate in its scenario, of all days or the best of the last."""
+    done, spec = job.prepared, job.spec
+    train, valid = (done.rows.iloc[done.parts[part]] for part in ("train", "valid"))
+    frames = (
+        valid,
+        pd.DataFrame(
+            {
+                "scenario": np.array(spec.scenarios)[job.where],
+                "item": done.rows["item"].to_numpy()[done.parts["test"]],
+            }
+        ),
+    )
+    age = (train["time"].max() - train["time"]).dt.total_seconds() / 86_400
+    z = np.zeros((len(job.where), len(spec.tasks)))
+    for t, task in enumerate(spec.tasks):
+        best = np.inf
+        for days in (np.inf,) if name == "popularity" else (1, 2, 4, 8, np.inf):
+            past = train[age <= days]
+            ends = (popularity(past, frame, task) for frame in frames)
+            p, asked = (np.clip(end, 1e-6, 1 - 1e-6) for end in ends)
+            y = done.y[done.parts["valid"], t]
+            loss = log_loss(y, np.nan_to_num(p, nan=y.mean()))
+            if loss < best:
+                best, z[:, t] = loss, np.log(asked / (1 - asked))
+    return z
 
-    class Blind:
-        """Hands every row to the one scenario that the network has."""
 
-        @staticmethod
-        def probabilities(x: dict[str, np.ndarray]) -> np.ndarray:
-            zeros = np.zeros(len(x["scenario"]), "int32")
-            return model.probabilities({**x, "scenario": zeros})
+def simple(
+    names: Iterable[str], setting: Setting, seed: int
+) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Yield contender, logits, and whether they are given the parent."""
+    job, said = setting.job(seed), {}
+    for name in names:
+        if name in COUNTS:
+            yield name, counted(name, job), False
+        elif name in TREES:
+            yield name, trees(job, name == "trees pooled"), True
+        else:
+            said = said or regressions(job)
+            yield name, said[name], True
 
-    return job.judge(Blind())[:, 0]
+
+# The study
+
+
+def cells(p: np.ndarray, job: Job, common: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield one line for each scenario and task."""
+    for s, scenario in enumerate(job.spec.scenarios):
+        for t, task in enumerate(job.spec.tasks):
+            line = {"scenario": scenario, "task": task, **job.value(p, s, t)}
+            yield {**common, **line}
+
+
+class Study:
+    """The results of one data set, and what is missing of them."""
+
+    def __init__(self, data: str) -> None:
+        self.data, self.setting = data, SETTINGS[data]
+        self.result = Result(f"contenders-{data}.csv", COLUMNS, digits=6)
+        self.tries = Result(f"tries-{data}.csv", TRIED, digits=6)
+
+    def missing(self, name: str, match: str) -> list[int]:
+        """Return the seeds that a contender lacks."""
+        done = {
+            int(line["seed"])
+            for line in self.result.lines()
+            if (line["contender"], line["match"]) == (name, match)
+        }
+        return [seed for seed in self.setting.seeds if seed not in done]
+
+    def keep(self, p: np.ndarray, seed: int, line: dict[str, Any]) -> None:
+        """Write the cells of a contender; on a log, keep its scores too."""
+        job = self.setting.job(seed)
+        name, match = line["contender"], line["match"]
+        if self.data == "complete-journey":
+            folder = SCORES / self.data
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / f"{name}-{match}-{seed}.npy", p.astype("float32"))
+        self.result.keep(*cells(p, job, {**line, "seed": seed}))
+
+    def simple(self, names: list[str]) -> None:
+        """Run regressions, trees and counts; they see products in any case."""
+        rate = np.log(self.setting.job(self.setting.tuning[0]).spec.negative_rate)
+        log = self.data == "complete-journey"
+        for seed in self.setting.seeds[:1] if log else self.setting.seeds:
+            todo = [n for n in names if seed in self.missing(n, "features")]
+            began = time.perf_counter()
+            for name, z, given in simple(todo, self.setting, seed):
+                spec = self.setting.job(seed).spec
+                z[:, [t for t, parent in enumerate(spec.parents) if parent < 0]] += rate
+                p = along_funnel(z, spec.parents) if given else 1 / (1 + np.exp(-z))
+                seconds = round(time.perf_counter() - began, 1)
+                line = {"contender": name, "match": "features", "seconds": seconds}
+                self.keep(p, seed, line)
+                print(f"   {name}, {seed}: {seconds} s", flush=True)
+
+    def networks(self, name: str, match: str) -> None:
+        """Run a contender of networks."""
+        todo = self.missing(name, match)
+        if not todo:
+            return
+        for seed, z, line in networks(name, match, self.setting, self.tries, todo):
+            spec = self.setting.job(seed).spec
+            p = along_funnel(z, spec.parents)
+            self.keep(p, seed, {"contender": name, "match": match, **line})
+        keras.backend.clear_session()
 
 
 def main() -> None:
     """Run what is missing of a study."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=SETTINGS)
-    parser.add_argument("--schemes", nargs="*", default=[*SCHEMES, "single"])
-    parser.add_argument("--step-size", type=float)
-    arguments = parser.parse_args()
-    setting = SETTINGS[arguments.data]
-    suffix = "-step-size" if arguments.step_size else ""
-    result = Result(f"sharing-{arguments.data}{suffix}.csv", COLUMNS)
-    lines = len(setting.job(setting.tuning_seed).prepared.encoder.spec.tasks) * 3
-    for name in arguments.schemes:
-        before = Counter((line["scheme"], int(line["seed"])) for line in result.lines())
-        done = {run for run, cells_of in before.items() if cells_of >= lines}
-        one = single(setting, done, arguments.step_size) if name == "single" else None
-        for line in one or unified(name, setting, done, arguments.step_size):
-            result.keep(line)
-        print(
-            pd.read_csv(result.path)
-            .query("scheme == @name")
-            .groupby(["scenario", "task"], sort=False)["auc"]
-            .mean()
-            .round(4)
-            .to_dict(),
-            name,
-            flush=True,
-        )
+    parser.add_argument("--match", nargs="*", choices=MATCH, default=["features"])
+    parser.add_argument(
+        "--contenders", nargs="*", choices=CONTENDERS, default=CONTENDERS
+    )
+    asked = parser.parse_args()
+    study, began = Study(asked.data), time.perf_counter()
+    study.simple([name for name in asked.contenders if name not in SCHEMES])
+    todo = [(n, m) for m in asked.match for n in asked.contenders if n in SCHEMES]
+    for number, (name, match) in enumerate(todo, 1):
+        study.networks(name, match)
+        each = (time.perf_counter() - began) / number / 60
+        left = f"at most {each * (len(todo) - number):.0f} min left"
+        print(f"{name}, products {match}: {left}", flush=True)
 
 
 if __name__ == "__main__":

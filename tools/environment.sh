@@ -93,6 +93,11 @@ else
         echo "venv failed. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2
         exit 1
     }
-    quiet_pip ${site:+--no-compile} "$@"
-    [ -n "$site" ] || quiet_pip --no-deps --no-build-isolation -e .
+    # pip would compile one file after the other.
+    quiet_pip --no-compile "$@"
+    if [ -z "$site" ]; then
+        "$folder/bin/python" -m compileall -q -j 0 "$folder"/lib/python3*/site-packages \
+            >/dev/null 2>&1 || true     # packages hold templates that are not Python
+        quiet_pip --no-deps --no-build-isolation -e .
+    fi
 fi

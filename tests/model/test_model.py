@@ -176,8 +176,9 @@ def test_every_parameter_gets_a_gradient(data: Prepared) -> None:
     assert (gate > 0).all()
 
 
+@pytest.mark.parametrize("bypass", [True, False])
 def test_the_match_multiplies_user_and_item_before_layers_and_heads(
-    data: Prepared, tmp_path
+    data: Prepared, tmp_path, bypass: bool
 ) -> None:
     spec, x = data.encoder.spec, {k: v[:50] for k, v in data.x.items()}
     counts = {
@@ -186,7 +187,7 @@ def test_the_match_multiplies_user_and_item_before_layers_and_heads(
     assert set(spec.user_side) == {"user", *counts} and spec.item_side == ("item",)
     sharing = SharedBottom(2, 2, units=(8,))
     options: dict[str, Any] = {"dim": 4, "bottom": 0, "match": 6, "crosses": 1}
-    model = UnifiedRecommender(spec, ConvPool(), sharing, **options)
+    model = UnifiedRecommender(spec, ConvPool(), sharing, bypass=bypass, **options)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.4, w.shape) for w in model.get_weights()])
     table, start = np.asarray(model.embedding.table.embeddings), model.embedding.offsets
@@ -202,7 +203,7 @@ def test_the_match_multiplies_user_and_item_before_layers_and_heads(
     kernel, bias = model.crosses[0].get_weights()
     z = z * (z @ kernel + bias) + z
     kernel, bias = sharing.bottom.layers[0].get_weights()
-    z = np.hstack([np.maximum(z @ kernel + bias, 0), pairs])
+    z = np.hstack([np.maximum(z @ kernel + bias, 0), *([pairs] if bypass else [])])
     kernel, bias = (w[x["scenario"]] for w in model.heads.get_weights())
     expected = np.einsum("nd,ntd->nt", z, kernel) + bias
     np.testing.assert_allclose(model.logits(x), expected, rtol=1e-4, atol=1e-3)

@@ -54,6 +54,9 @@ class UnifiedRecommender(Configured, keras.Model):
     match : int
         Products of user and item, see :class:`~urlm_helpers.features.Match`, that are
         put beside the other features and once more before the heads; 0 for none.
+    bypass : bool
+        Whether they are put before the heads as well, past the sharing: each scenario
+        and task then has weights of its own for them.
     crosses : int
         Layers of ``keras_rs.layers.FeatureCross`` [2]_ before it; each multiplies the
         features with linear combinations of themselves once more.
@@ -115,6 +118,7 @@ class UnifiedRecommender(Configured, keras.Model):
         dim: int = 8,
         bottom: int = 128,
         match: int = 0,
+        bypass: bool = True,
         crosses: int = 0,
         history: str = "match",
         products: bool = False,
@@ -142,6 +146,7 @@ class UnifiedRecommender(Configured, keras.Model):
         self.sharing = sharing or MMoE(len(self.spec.tasks), len(self.spec.scenarios))
         self.project = keras.layers.Dense(dim, use_bias=False, name="project")
         self.match: Any = Match(match) if match else None
+        self.bypass = bypass
         self.crosses = [FeatureCross(name=f"cross_{i}") for i in range(crosses)]
         self.bottom = tower((bottom,) if bottom else (), "bottom")
         self.balance = balance
@@ -175,7 +180,8 @@ class UnifiedRecommender(Configured, keras.Model):
         prior = [(None, len(self._prior()) * dim)] if self.sharing.needs_prior else []
         built(self.sharing, (None, width), *prior)
         vectors = len(spec.tasks) + len(self.imputed)
-        built(self.heads, [(None, self.sharing.width + pairs)] * vectors)
+        width = self.sharing.width + (pairs if self.bypass else 0)
+        built(self.heads, [(None, width)] * vectors)
         if self.balance is not None:
             built(self.balance, (len(spec.tasks),))
 
@@ -254,7 +260,8 @@ class UnifiedRecommender(Configured, keras.Model):
         offered = {"prior": self.prior(x)} if self.sharing.needs_prior else {}
         vectors = self.sharing(features, scenario, training=training, **offered)
         vectors = [*vectors, *(vectors[t] for t in self.imputed)]
-        vectors = [ops.concatenate([v, *pairs], axis=-1) for v in vectors]
+        if self.bypass:
+            vectors = [ops.concatenate([v, *pairs], axis=-1) for v in vectors]
         own = scenario if self.heads.scenarios > 1 else 0 * scenario
         logits = self.heads(vectors, own)
         if self.branch is None:
