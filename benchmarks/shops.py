@@ -52,7 +52,8 @@ class Case(NamedTuple):
 @cache
 def shop(name: str, other: str) -> tuple[np.ndarray, np.ndarray]:
     """Return user and item of the training and the held-out rows of a shop."""
-    folder = cache_folder() / "amazon-cross-domain" / f"{name}_{other}"
+    shops = "amazon-cross-domain"
+    folder = cache_folder(shops) / shops / f"{name}_{other}"
     if not folder.is_dir():
         sys.exit(
             f"{folder} is not there. It is dataset/{name}_{other} of "

@@ -21,7 +21,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import distributions
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "urlm_helpers"
-LOADS_DATA = re.compile(r"""URLM_DATA|DownloadError|\bload\(\s*["'a-z]""")
+LOADS_DATA = re.compile(r"""URLM_DATA|DownloadError|\b(?:load|fetch)\(\s*["'a-z]""")
 NAMED_MODULE = re.compile(rf"\b{PACKAGE}(?:\.\w*)+|\b(?:from|import) {PACKAGE}\b")
 
 
@@ -122,11 +122,11 @@ class Repository:
     ----------
     root : Path
         The top folder.
-    data : Path, optional
-        The folder of the real data.
+    data : sequence of Path
+        The folders of the real data.
     """
 
-    def __init__(self, root: Path, data: Path | None = None) -> None:
+    def __init__(self, root: Path, data: Sequence[Path] = ()) -> None:
         self.root = root
         self.data = data
         self._direct: dict[str, set[str]] = {}
@@ -264,7 +264,7 @@ class Repository:
         parts = [file, own, environment()]
         parts += [f"{each} {self.content(each)}" for each in sorted(reached)]
         if LOADS_DATA.search(self.source(file)):
-            parts.append(listing(self.data))
+            parts += map(listing, self.data)
         return digest(*parts)
 
 
@@ -281,22 +281,25 @@ def environment() -> str:
 _environment: str | None = None
 
 
-def listing(folder: Path | None) -> str:
+def listing(folder: Path) -> str:
     """Return the names and sizes of all files below a folder, as text."""
-    if folder is None or not folder.is_dir():
-        return "no data"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return "\n".join(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files)
 
 
-def data_folder() -> Path | None:
-    """Return the folder of the real data: ``URLM_DATA``, or the package's cache."""
-    chosen = os.environ.get("URLM_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
-    from urlm_helpers.data.download import cache_folder
+def data_folders() -> list[Path]:
+    """Return the folders of the real data: ``URLM_DATA``, the package's cache or both.
 
-    return cache_folder()
+    As `urlm_helpers.data.download.cache_folder` has it: a ``URLM_DATA`` that is marked
+    as read-only is only read.
+    """
+    chosen = os.environ.get("URLM_DATA")
+    folders = [Path(chosen).expanduser()] if chosen else []
+    if not any(not f.is_dir() or f.stat().st_mode & 0o222 for f in folders):
+        from urlm_helpers.data.download import cache_folder
+
+        folders.append(cache_folder())
+    return folders
 
 
 class Record:

@@ -44,7 +44,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,7 +59,7 @@ sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 import folds  # noqa: E402
 import nbformat  # noqa: E402
 import reference  # noqa: E402
-from inputs import Record, Repository, data_folder  # noqa: E402
+from inputs import Record, Repository, data_folders  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZE = "tests/book/nbval_sanitize.cfg"
@@ -273,10 +273,10 @@ def wanted_data(cell: Any) -> set[str]:
     return {tag.removeprefix("data:") for tag in tags if tag.startswith("data:")}
 
 
-def missing_data(notebook: Any, data: Path | None) -> set[str]:
+def missing_data(notebook: Any, data: Sequence[Path]) -> set[str]:
     """Return the folders of real data that a notebook wants and the cache lacks."""
     wanted = set().union(*map(wanted_data, notebook.cells))
-    return {name for name in wanted if data is None or not (data / name).is_dir()}
+    return {n for n in wanted if not any((folder / n).is_dir() for folder in data)}
 
 
 def without_data(notebook: Any, missing: set[str]) -> int:
@@ -330,7 +330,7 @@ def execute(path: Path) -> Run:
         command = ["jupyter", "execute", "--inplace", f"--timeout={CELL_SECONDS}"]
         notebook = nbformat.read(path, as_version=4)
         run = run_alone(notebook, path, command, folder)
-        missing = missing_data(notebook, data_folder())
+        missing = missing_data(notebook, data_folders())
         if run.code == 0 and missing:
             lacking = f"not written back: no real data {', '.join(sorted(missing))}"
             return replace(run, code=1, output=lacking)
@@ -351,7 +351,7 @@ def test(path: Path) -> Run:
         command += [f"--nbval-cell-timeout={CELL_SECONDS}"]
         command += [f"--nbval-sanitize-with={ROOT / SANITIZE}"]
         notebook = nbformat.read(path, as_version=4)
-        without_data(notebook, missing_data(notebook, data_folder()))
+        without_data(notebook, missing_data(notebook, data_folders()))
         return run_alone(notebook, path, command, folder)
 
 
@@ -432,7 +432,7 @@ def execute_all(paths: list[Path]) -> int:
     return 0
 
 
-def real_data(paths: list[Path], data: Path | None) -> str:
+def real_data(paths: list[Path], data: Sequence[Path]) -> str:
     """Say which real data were there, and which cells were left out without them."""
     there: set[str] = set()
     left_out = []
@@ -462,7 +462,7 @@ def test_all(
     it finishes, with how many are left and for about how long.
     """
     speed = speed or Speed(read_speed)
-    repository = Repository(ROOT, data_folder())
+    repository = Repository(ROOT, data_folders())
     keys: dict[Path, str] = {}
     if record is not None:
         keys = {p: repository.key(in_repository(p), *RUNNER) for p in paths}
@@ -551,7 +551,7 @@ def main() -> int:
     if options.what == "execute":
         return execute_all(paths)
     if options.what == "data":
-        print(real_data(paths, data_folder()))
+        print(real_data(paths, data_folders()))
         return 0
     record = Record(options.record) if options.record else None
     return test_all(paths, options.jobs, record, enter_times=options.write_times)

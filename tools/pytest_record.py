@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inputs import Record, Repository, data_folder, digest
+from inputs import Record, Repository, data_folders, digest
 
 ALWAYS = ("pyproject.toml", "tools/inputs.py")
 SITE = "_build/html"
@@ -50,7 +50,7 @@ class Recorded:
     def __init__(self, root: Path, record: Record) -> None:
         self.root = root
         self.record = record
-        self.repository = Repository(root, data_folder())
+        self.repository = Repository(root, data_folders())
         self.site = Site(root / SITE, root / DRAWINGS)
         self.left_out: set[str] = set()
         self.ran: set[str] = set()

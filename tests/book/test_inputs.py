@@ -74,7 +74,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def keys(root: Path, data: Path | None = None) -> dict[str, str]:
+def keys(root: Path, *data: Path) -> dict[str, str]:
     """The hash of each page and each test of a tree."""
     repository = Repository(root, data)
     return {

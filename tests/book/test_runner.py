@@ -245,7 +245,7 @@ def test_execute_replaces_no_output_that_was_made_with_data(
 
 def test_all_data_are_there() -> None:
     page = new_notebook(cells=[new_code_cell("1")])
-    assert notebooks.missing_data(page, None) == set()
+    assert notebooks.missing_data(page, []) == set()
 
 
 def test_options_may_stand_between_the_words(

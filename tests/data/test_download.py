@@ -673,9 +673,16 @@ def test_killed_run_is_cleaned_up_by_the_next(server: Server, cache: Path) -> No
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 @pytest.mark.parametrize("make", [lambda server: server.source(make_zip()), wheel])
 def test_a_run_that_is_told_to_end_leaves_nothing(
-    registry: Server, cache: Path, make: Callable[[Server], Source]
+    registry: Server,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Server], Source],
 ) -> None:
     server = registry
+    elsewhere = tmp_path / "elsewhere"  # pip makes folders of its own
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
     source = make(server)
     server.wait = 30.0
     process = start(source)
@@ -686,7 +693,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing(
     process.terminate()
     process.communicate(timeout=20)
     assert process.returncode == -signal.SIGTERM  # and it ends as it was told
-    assert listing(cache) == []
+    assert listing(cache) == listing(elsewhere) == []
 
 
 def test_a_handler_of_ones_own_stays(server: Server, cache: Path) -> None:

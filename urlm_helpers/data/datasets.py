@@ -1,4 +1,4 @@
-"""Real logs by name: packaged or fetched, counted, all in the shape of `schema`.
+"""Real logs by name: fetched, counted, all in the shape of `schema`.
 
 Each dataset has a module of its own with its source, reader and data card; this one
 finds it by name and checks that what was read is what the publisher counted.
@@ -10,7 +10,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from urlm_helpers.data.download import Source
-from urlm_helpers.data.logs import kuairand, lastfm, movielens
+from urlm_helpers.data.logs import (
+    complete_journey,
+    complete_journey_tables,
+    kuairand,
+    lastfm,
+    movielens,
+)
 from urlm_helpers.data.schema import Dataset
 
 
@@ -21,22 +27,15 @@ class CountError(ValueError):
 class Entry(NamedTuple):
     """A dataset that can be loaded by name.
 
-    `build` returns the `Dataset`, with the counts found in its card; `source` is None
-    when a Python package brings the data.
+    `build` returns the `Dataset`, with the counts found in its card.
     """
 
     build: Callable[[], Dataset]
-    source: Source | None
-
-
-def _complete_journey() -> Dataset:
-    from urlm_helpers.data.logs import complete_journey  # reads Parquet files
-
-    return complete_journey.build()
+    source: Source
 
 
 REGISTRY: dict[str, Entry] = {
-    "complete-journey": Entry(_complete_journey, None),
+    "complete-journey": Entry(complete_journey.build, complete_journey_tables.SOURCE),
     "movielens-100k": Entry(movielens.build_100k, movielens.SOURCE_100K),
     "movielens-1m": Entry(movielens.build_1m, movielens.SOURCE_1M),
     "lastfm-2k": Entry(lastfm.build, lastfm.SOURCE),
@@ -63,12 +62,10 @@ def overview() -> pd.DataFrame:
     >>> float(overview().loc["movielens-1m", "download_mb"])
     5.9
     """
-    terms = "see the data card: education, no conclusion on shoppers"
     rows = {}
     for name, (_, source) in REGISTRY.items():
-        size = round(source.size / 1e6, 1) if source and source.size else None
-        rest = (source.license, source.url) if source else (terms, "a Python package")
-        rows[name] = (size, *rest)
+        size = round(source.size / 1e6, 1) if source.size else None
+        rows[name] = (size, source.license, source.url)
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="dataset"))
     return table.set_axis(["download_mb", "license", "from"], axis=1)
 
@@ -102,7 +99,7 @@ def load(name: str, *, verify: bool = True) -> Dataset:
         raise ValueError(f"unknown dataset {name!r}; known are {', '.join(REGISTRY)}")
     build, source = REGISTRY[name]
     dataset = build()
-    if verify and source:
+    if verify:
         found = dataset.card.counts
         wrong = [
             f"{what}: expected {expected:,}, found {found.get(what, 0):,}"

@@ -62,8 +62,7 @@ class Source:
     folder : str
         Name of the unpacked dataset in the cache.
     files : tuple of str
-        What the folder must hold, as paths relative to it. Of an archive, the first
-        folder that does is kept.
+        What the folder must hold; the first such folder of the archive is kept.
     license : str
         One line, printed before the download.
     checksum : str, optional
@@ -92,12 +91,13 @@ class Source:
 def cache_folder(dataset: str = "") -> Path:
     """Return the folder of all datasets: ``URLM_DATA`` or the system's cache.
 
-    A ``URLM_DATA`` marked as read-only is not the folder of a dataset that it lacks.
+    A ``URLM_DATA`` marked as read-only is that of the datasets in it, and no others.
     """
     system = Path(pooch.os_cache("urlm"))
     chosen = Path(os.environ.get("URLM_DATA") or system).expanduser()
     closed = chosen.is_dir() and not chosen.stat().st_mode & 0o222
-    return system if closed and not (chosen / dataset).exists() else chosen
+    there = dataset and (chosen / dataset).is_dir()
+    return system if closed and not there else chosen
 
 
 def fetch(source: Source) -> Path:

