@@ -3,10 +3,12 @@ r"""How contenders are compared in the studies of this book, written down once.
 *Worlds.* Settings are chosen on the worlds ``TUNING``; ``RESULTS_ON`` are asked once,
 after everything is chosen. None of them was looked at while models were built.
 
-*Tuning.* Each contender gets the same search, :func:`climb`: step size, passes and
-batch, each doubled or halved, from the same start, by the loss of the validation rows
-on all tuning worlds, until no neighbor is better. So no winner stands at an end of a
-grid: there are no ends. At least ``FIRST`` step sizes are tried before that.
+*Tuning.* Each contender gets the same search, :func:`climb`, for step size, passes,
+batch and weight decay, by the loss of the validation rows. First a grid, ``FIRST`` step
+sizes times the passes of the start and twice as many, on the first tuning world. From
+the best of it, each setting is doubled or halved, on all tuning worlds, until no
+neighbor is better by more than ``MOVE``, which is what luck makes of two worlds. So no
+winner stands at an end of a grid: there are no ends.
 
 *Passes.* The step size falls to 0 over the passes; the best pass is kept.
 
@@ -29,22 +31,28 @@ TUNING = (98, 99)
 RESULTS_ON = tuple(range(101, 111))
 FIRST = (0.002, 0.004, 0.008, 0.016)
 
+MOVE = 2e-4  # nats a row
+
 Way = dict[str, float]
-"""``step_size``, ``passes`` and ``batch``."""
-LEAST = {"step_size": 1e-5, "passes": 1, "batch": 16}
+"""``step_size``, ``passes``, ``batch`` and ``decay``."""
+LEAST = {"step_size": 1e-5, "passes": 1, "batch": 16, "decay": 1e-3}
+FACTOR = {"step_size": 2.0, "passes": 2.0, "batch": 2.0, "decay": 3.0}
 
 
 def climb(
-    loss: Callable[[Way], float], start: Way, axes: tuple[str, ...] = tuple(LEAST)
+    loss: Callable[[Way, bool], float],
+    start: Way,
+    axes: tuple[str, ...] = tuple(LEAST),
 ) -> Way:
-    """Return a way to train that no neighbor betters.
+    """Return a way to train that no neighbor betters by more than ``MOVE``.
 
     Parameters
     ----------
     loss : callable
-        The validation loss of a way; asked once for each.
+        The validation loss of a way, on the first tuning world or on all of them;
+        asked once for each.
     start : mapping
-        Its step size does not matter.
+        Its step size does not matter; a decay of 0 stays.
     axes : tuple of str
         What may move; the rest stays as in the start.
     """
@@ -53,19 +61,25 @@ def climb(
     def known(way: Way) -> float:
         key = tuple(way.values())
         if key not in asked:
-            asked[key] = loss(way)
+            asked[key] = loss(way, True)
         return asked[key]
 
-    best = min(({**start, "step_size": rate} for rate in FIRST), key=known)
+    passes = (1, 2) if "passes" in axes else (1,)
+    grid = [
+        {**start, "step_size": rate, "passes": start["passes"] * more}
+        for rate, more in product(FIRST, passes)
+    ]
+    best = min(grid, key=lambda way: loss(way, False))
     moved = True
     while moved:
         moved = False
-        for axis, factor in product(axes, (2, 0.5)):
+        for axis, up in product(axes, (True, False)):
             while True:
-                value = best[axis] * factor
-                value = value if axis == "step_size" else int(value)
+                value = best[axis] * FACTOR[axis] ** (1 if up else -1)
+                whole = axis in ("passes", "batch")
+                value = int(value) if whole else float(f"{value:.3g}")
                 trial = {**best, axis: value}
-                if value < LEAST[axis] or known(trial) >= known(best):
+                if value < LEAST[axis] or known(trial) >= known(best) - MOVE:
                     break
                 best, moved = trial, True
     return best

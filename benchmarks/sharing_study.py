@@ -75,8 +75,10 @@ from urlm_helpers.world import World, best_on_observables, expected_auc, popular
 
 SCORES = Path(__file__).resolve().parent / "scores"  # large, not in the repository
 COLUMNS = ["contender", "match", "seed", "scenario", "task", "auc", "gap_closed"]
-COLUMNS += ["log_loss", "parameters", "step_size", "passes", "batch", "seconds"]
-TRIED = ["contender", "match", "group", "step_size", "passes", "batch", "seed", "loss"]
+COLUMNS += ["log_loss", "parameters", "step_size", "passes", "batch", "decay"]
+COLUMNS += ["seconds"]
+TRIED = ["contender", "match", "group", "step_size", "passes", "batch", "decay"]
+TRIED += ["seed", "loss"]
 MATCH = {"none": 0, "features": 1, "bypass": 1}
 APART = (64, 32)
 
@@ -151,7 +153,6 @@ class Setting:
     tuning: tuple[int, ...]
     budget: int
     start: Way
-    weight_decay: float
     match: int
     weights: tuple[float, ...]
 
@@ -224,8 +225,7 @@ OF_WORLDS: dict[str, Any] = {
     "seeds": RESULTS_ON,
     "tuning": TUNING,
     "budget": 60_000,
-    "start": {"step_size": 0.0, "passes": 4, "batch": 1024},
-    "weight_decay": 0.3,
+    "start": {"step_size": 0.0, "passes": 2, "batch": 512, "decay": 0.3},
     "match": 64,
     "weights": (1.0, 1.0, 1.0),
 }
@@ -237,8 +237,7 @@ SETTINGS = {
         seeds=(1, 2, 3),
         tuning=(0,),
         budget=100_000,
-        start={"step_size": 0.0, "passes": 1, "batch": 2048},
-        weight_decay=0.0,
+        start={"step_size": 0.0, "passes": 1, "batch": 2048, "decay": 0.01},
         match=32,
         weights=(1.0, 1.0, 5.0),
     ),
@@ -367,7 +366,7 @@ class Network:
             batch_size=int(way["batch"]),
             epochs=int(way["passes"]),
             learning_rate=way["step_size"],
-            weight_decay=self.setting.weight_decay,
+            weight_decay=way["decay"],
             seed=seed,
             **options,
         )
@@ -401,17 +400,17 @@ def networks(
     for group in groups(SCHEMES[name], first.spec):
         net = Network(name, first.spec, setting, match, *group)
         known = {
-            tuple(float(line[c]) for c in ("step_size", "passes", "batch", "seed")): (
-                float(line["loss"])
-            )
+            tuple(float(line[c]) for c in TRIED[3:-1]): (float(line["loss"]))
             for line in tries.lines()
             if (line["contender"], line["match"], line["group"])
             == (name, match, net.name)
         }
 
-        def loss(way: Way, net: Network = net, known: dict = known) -> float:
+        def loss(
+            way: Way, every: bool, net: Network = net, known: dict = known
+        ) -> float:
             each = []
-            for seed in setting.tuning:
+            for seed in setting.tuning if every else setting.tuning[:1]:
                 key = tuple(map(float, (*way.values(), seed)))
                 if key not in known:
                     try:
