@@ -60,7 +60,7 @@ $(SITE_VENV)/.installed: $(SITE_LOCK) tools/environment.sh
 lab: $(VENV)/.installed
 	$(VENV)/bin/jupyter lab book
 
-notebooks: $(VENV)/.installed
+notebooks: data
 	$(RUN) tools/notebooks.py execute
 
 test: lint data test-package test-notebooks test-book
@@ -83,7 +83,7 @@ lint: $(VENV)/.installed
 test-package: $(VENV)/.installed
 	$(PYTEST) $(NO_BROWSER) --dist loadfile --record $(RECORD)/package.json
 
-test-notebooks: $(VENV)/.installed
+test-notebooks: data
 	$(RUN) tools/notebooks.py test --jobs $(JOBS) --record $(RECORD)/notebooks.json
 
 test-book: $(SITE)/.built $(VENV)/.installed
