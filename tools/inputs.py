@@ -169,6 +169,11 @@ class Repository:
         """The tables of the studies."""
         return {f for f in self.files if f.startswith(f"{PACKAGE}/results/")}
 
+    @cached_property
+    def listings(self) -> list[str]:
+        """What lies in each folder of the real data."""
+        return [listing(folder) for folder in self.data]
+
     def text(self, file: str) -> str:
         """Return a file's text."""
         return (self.root / file).read_text(encoding="utf-8")
@@ -264,7 +269,7 @@ class Repository:
         parts = [file, own, environment()]
         parts += [f"{each} {self.content(each)}" for each in sorted(reached)]
         if LOADS_DATA.search(self.source(file)):
-            parts += map(listing, self.data)
+            parts += self.listings
         return digest(*parts)
 
 
