@@ -8,7 +8,7 @@ batch and weight decay, by the loss of the validation rows. First a grid, ``FIRS
 sizes times the passes of the start and twice as many, on the first tuning world. From
 the best of it, each setting is doubled or halved, on all tuning worlds, until no
 neighbor is better by more than ``MOVE``, which is what luck makes of two worlds. So no
-winner stands at an end of a grid: there are no ends.
+winner stands at an end of a grid: there are no ends, but for the batch, 16 at least.
 
 *Passes.* The step size falls to 0 over the passes; the best pass is kept.
 

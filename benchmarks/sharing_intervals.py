@@ -1,57 +1,49 @@
 r"""Which differences of the study on Complete Journey are more than luck?
 
     python benchmarks/sharing_study.py complete-journey
-    python benchmarks/sharing_study.py complete-journey --step-size 0.008 \
-        --schemes URLM MMoE "shared bottom" "fully shared" single
     python benchmarks/sharing_intervals.py
 
-Holds each scheme's three runs against those of one network per scenario and task
-(``single``) and against URLM's, on the same test rows. The intervals are over
-households and over runs, see :func:`urlm_helpers.evaluation.compare`; the p-values are
-corrected over the nine cells of a comparison.
+Holds each contender's runs against those of the rivals that a team would have without
+one model, and against the simplest model for all, on the same test rows. The intervals
+are over households and over runs, see :func:`urlm_helpers.evaluation.compare`; all
+p-values of the table are one family, corrected by Holm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 from results import RESULTS
-from sharing_study import SCHEMES, SETTINGS, shopping
+from sharing_study import CONTENDERS, SCORES, shopping
 from tqdm import tqdm
 
-from urlm_helpers.evaluation import compare
+from urlm_helpers.evaluation import compare, holm
 
-LARGER = 0.008
-AT_LARGER = ["URLM", "MMoE", "shared bottom", "fully shared", "single"]
-KEEP = ["scheme", "against", "step_size", "scenario", "task", "a", "b"]
-KEEP += ["difference", "low", "high", "p_value", "p_holm"]
+RIVALS = ("per cell", "regression shrunk", "trees alone", "shared bottom")
+MATCH = "features"
+RESAMPLES = 300
+KEEP = ["contender", "against", "scenario", "task", "a", "b", "difference"]
+KEEP += ["low", "high", "p_value", "p_holm"]
 
 
 def main() -> None:
-    """Compare all schemes for which the study has kept its scores."""
-    setting, job = SETTINGS["complete-journey"], shopping()
+    """Compare all contenders for which the study has kept its scores."""
+    job = shopping()
     test, tasks = job.prepared.parts["test"], job.spec.tasks
-
-    def runs(name: str, suffix: str) -> Iterator[pd.DataFrame]:
-        for seed in setting.seeds:
-            p = np.load(setting.scores / f"{name}{suffix}-{seed}.npy")
-            yield job.prepared.predictions(test, p)
-
+    runs = {}
+    for name in CONTENDERS:
+        files = sorted((SCORES / "complete-journey").glob(f"{name}-{MATCH}-*.npy"))
+        runs[name] = [job.prepared.predictions(test, np.load(file)) for file in files]
+    there = [name for name in CONTENDERS if runs[name]]
+    pairs = [(a, b) for b in RIVALS for a in there if a != b and b in there]
     tables = []
-    for size, suffix, names in (
-        ("tuned", "", [*SCHEMES, "single"]),
-        (str(LARGER), f"@{LARGER}", AT_LARGER),
-    ):
-        for against in ("single", "URLM"):
-            other = list(runs(against, suffix))
-            for name in tqdm([n for n in names if n != against]):
-                table = compare(list(runs(name, suffix)), other, tasks, resamples=500)
-                labels = {"scheme": name, "against": against, "step_size": size}
-                tables.append(table.assign(**labels))
-    path = RESULTS / "sharing-complete-journey-compared.csv"
-    pd.concat(tables)[KEEP].to_csv(path, index=False, float_format="%.6f")
+    for name, against in tqdm(pairs):
+        table = compare(runs[name], runs[against], tasks, resamples=RESAMPLES)
+        tables.append(table.assign(contender=name, against=against))
+    table = pd.concat(tables)
+    table["p_holm"] = holm(table["p_value"].to_numpy())
+    path = RESULTS / "contenders-complete-journey-compared.csv"
+    table[KEEP].to_csv(path, index=False, float_format="%.6f")
 
 
 if __name__ == "__main__":
