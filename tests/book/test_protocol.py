@@ -1,16 +1,19 @@
 """The protocol of the studies: how settings are searched, and differences judged."""
 
+import importlib
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from protocol import FIRST, MOVE, RESULTS_ON, TUNING, climb, differences
-
+protocol: Any = importlib.import_module("protocol")
+FIRST, MOVE, RESULTS_ON = protocol.FIRST, protocol.MOVE, protocol.RESULTS_ON
+TUNING, climb, differences = protocol.TUNING, protocol.climb, protocol.differences
 START = {"step_size": 0.0, "passes": 2, "batch": 512, "decay": 0.3}
 
 
