@@ -12,20 +12,14 @@ winner stands at an end of a grid: there are no ends, but for the batch, 16 at l
 
 *Passes.* The step size falls to 0 over the passes; the best pass is kept.
 
-*Differences* are taken world by world. An interval is Student's over the worlds; the
-p-values of one table are one family and corrected by Holm.
+*Differences* are taken world by world, on the pages. An interval is Student's over the
+worlds; the p-values of one table are one family and corrected by Holm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import product
-
-import numpy as np
-import pandas as pd
-from scipy import stats
-
-from urlm_helpers.evaluation import holm
 
 TUNING = (98, 99)
 RESULTS_ON = tuple(range(101, 111))
@@ -39,11 +33,7 @@ LEAST = {"step_size": 1e-5, "passes": 1, "batch": 16, "decay": 1e-3}
 FACTOR = {"step_size": 2.0, "passes": 2.0, "batch": 2.0, "decay": 3.0}
 
 
-def climb(
-    loss: Callable[[Way, bool], float],
-    start: Way,
-    axes: tuple[str, ...] = tuple(LEAST),
-) -> Way:
+def climb(loss: Callable[[Way, bool], float], start: Way) -> Way:
     """Return a way to train that no neighbor betters by more than ``MOVE``.
 
     Parameters
@@ -52,9 +42,7 @@ def climb(
         The validation loss of a way, on the first tuning world or on all of them;
         asked once for each.
     start : mapping
-        Its step size does not matter; a decay of 0 stays.
-    axes : tuple of str
-        What may move; the rest stays as in the start.
+        Its step size does not matter.
     """
     asked: dict[tuple[float, ...], float] = {}
 
@@ -64,16 +52,15 @@ def climb(
             asked[key] = loss(way, True)
         return asked[key]
 
-    passes = (1, 2) if "passes" in axes else (1,)
     grid = [
         {**start, "step_size": rate, "passes": start["passes"] * more}
-        for rate, more in product(FIRST, passes)
+        for rate, more in product(FIRST, (1, 2))
     ]
     best = min(grid, key=lambda way: loss(way, False))
     moved = True
     while moved:
         moved = False
-        for axis, up in product(axes, (True, False)):
+        for axis, up in product(LEAST, (True, False)):
             while True:
                 value = best[axis] * FACTOR[axis] ** (1 if up else -1)
                 whole = axis in ("passes", "batch")
@@ -83,26 +70,3 @@ def climb(
                     break
                 best, moved = trial, True
     return best
-
-
-def differences(
-    values: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]
-) -> pd.DataFrame:
-    """Return the mean difference of pairs of contenders, as one family.
-
-    Parameters
-    ----------
-    values : DataFrame
-        A line for each cell; columns ``(contender, world)``.
-    pairs : mapping
-        What a comparison is called, and the two whose values are subtracted.
-    """
-    tables = []
-    for a, b in pairs.values():
-        gap = values[a] - values[b]
-        found = stats.ttest_1samp(gap, 0, axis=1)
-        low, high = found.confidence_interval()
-        each = {"difference": gap.mean(axis=1), "low": low, "high": high}
-        tables.append(pd.DataFrame({**each, "p_value": found.pvalue}, gap.index))
-    table = pd.concat(tables, keys=pairs, names=["pair"])
-    return table.assign(p_holm=holm(np.asarray(table["p_value"])))
