@@ -37,7 +37,6 @@ from urlm_helpers.data import fetch, load
 from urlm_helpers.data.logs import complete_journey
 from urlm_helpers.data.sheets import source
 from urlm_helpers.evaluation import percentile_interval, resample_users
-from urlm_helpers.model import ShrunkRegression
 
 LISTS = ("all", "again", "new")
 BASE = "own counts, then popularity"
@@ -73,6 +72,16 @@ class View:
     def shape(self) -> tuple[int, int]:
         """Return the numbers of users and of items."""
         return self.users, len(self.section)
+
+    def marked(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return users by items, true where a row names them."""
+        found = np.zeros(self.shape, bool)
+        found[rows["user"], rows["item"]] = True
+        return found
+
+    def several(self) -> pd.DataFrame:
+        """Return the rows of the truth with two units or more."""
+        return self.truth[self.truth["several"] == 1]
 
     def matrix(self, weight: Any = 1.0) -> sparse.csr_array:
         """Return users by items, the weights of the baskets summed."""
@@ -164,6 +173,11 @@ def journey() -> list[View]:
     return views
 
 
+def best(score: np.ndarray, n: int) -> np.ndarray:
+    """Return the places (rows, n) of each row's n highest scores, in no order."""
+    return np.argpartition(-score, n, axis=1)[:, :n]
+
+
 def popularity(view: View) -> np.ndarray:
     """Return how often each item was bought, over the largest."""
     count = np.bincount(view.past["item"], minlength=view.shape[1])
@@ -194,9 +208,9 @@ def neighbors(taste: sparse.csr_array, most: int) -> np.ndarray:
     unit = sparse.diags_array(1 / np.maximum(norm, 1e-9)) @ taste
     found = []
     for at in range(0, unit.shape[0], 1_000):
-        alike = -(unit[at : at + 1_000] @ unit.T).toarray()
-        near = np.argpartition(alike, most, axis=1)[:, :most]
-        order = np.argsort(np.take_along_axis(alike, near, 1), axis=1)
+        alike = (unit[at : at + 1_000] @ unit.T).toarray()
+        near = best(alike, most)
+        order = np.argsort(-np.take_along_axis(alike, near, 1), axis=1)
         found.append(np.take_along_axis(near, order, 1))
     return np.concatenate(found)
 
@@ -244,27 +258,24 @@ class Judge:
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.bought = view.matrix().toarray() > 0
-        self.truth = np.zeros(view.shape, bool)
-        self.truth[view.truth["user"], view.truth["item"]] = True
-
-    def parts(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Yield a list's name, what may stand on it, and what should."""
-        yield "all", np.ones((1, 1), bool), self.truth
-        yield "again", self.bought, self.truth & self.bought
-        yield "new", ~self.bought, self.truth & ~self.bought
+        self.bought = view.marked(view.past)
+        self.truth = view.marked(view.truth)
 
     def recall(self, score: np.ndarray, only: Iterable[str] = LISTS) -> dict[str, Any]:
         """Return each list's recall (users,), NaN where there was nothing to find."""
-        found = {}
-        for name, may, wanted in self.parts():
-            if name in only:
-                shown = np.where(may, score, -np.inf)
-                top = np.argpartition(-shown, TOP, axis=1)[:, :TOP]
-                hit = np.take_along_axis(wanted & may, top, 1).sum(axis=1)
-                with np.errstate(invalid="ignore"):
-                    found[name] = hit / wanted.sum(axis=1)
+        found, may = {}, {"again": self.bought, "new": ~self.bought}
+        for name in only:
+            allowed = may.get(name, np.True_)
+            wanted = self.truth & allowed
+            top = best(np.where(allowed, score, -np.inf), TOP)
+            hit = np.take_along_axis(wanted, top, 1).sum(axis=1)
+            with np.errstate(invalid="ignore"):
+                found[name] = hit / wanted.sum(axis=1)
         return found
+
+    def mean(self, score: np.ndarray, name: str) -> float:
+        """Return the mean recall of one list."""
+        return float(np.nanmean(self.recall(score, [name])[name]))
 
 
 def counted(view: View) -> Iterator[tuple[str, np.ndarray]]:
@@ -287,7 +298,7 @@ def tifu(view: View, decay: tuple[float, float], k: int, alpha: float) -> np.nda
 
 def choose_tifu(view: View) -> tuple[tuple[float, float], int, float]:
     """Choose decays, neighbors and their share by the recall of the view."""
-    judge, best = Judge(view), (-1.0, None)
+    judge, tried = Judge(view), {}
     for decay in DECAYS:
         taste = tastes(view, *decay)
         near, own = neighbors(taste, max(NEIGHBORS)), taste.toarray()
@@ -295,41 +306,22 @@ def choose_tifu(view: View) -> tuple[tuple[float, float], int, float]:
             crowd = of_neighbors(taste, near[:, :k])
             for alpha in ALPHAS:
                 score = alpha * own + (1 - alpha) * crowd
-                value = np.nanmean(judge.recall(score, ["all"])["all"])
-                best = max(best, (value, (decay, k, alpha)))
-    return best[1]
+                tried[decay, k, alpha] = judge.mean(score, "all")
+    return max(tried, key=lambda each: tried[each])
 
 
 NUMBERS = ("own count", "own share", "fading", "days since", "in the last basket")
 NUMBERS += ("overdue", "popularity", "bought again by others", "neighbors", "EASE")
 NUMBERS += ("item-to-item", "own in section", "basket size", "baskets")
-COLUMNS_OF = ("user", "item", "x", "scenario")
 
 
-@dataclass
-class Table:
-    """Candidates of a view: one row for a user and an item."""
+def candidates(view: View, chosen: dict[str, Any], sections: list[str]) -> pd.DataFrame:
+    """Return a user's own items and the best new ones of three methods.
 
-    user: np.ndarray
-    item: np.ndarray
-    x: np.ndarray  # (rows, numbers)
-    scenario: np.ndarray  # section and kind
-    y: dict[str, np.ndarray]  # by task
-
-
-def candidates(view: View, chosen: dict[str, Any], sections: list[str]) -> Table:
-    """Return a user's own items and the best new ones of three methods, with numbers.
-
-    Parameters
-    ----------
-    view : View
-    chosen : dict
-        ``tifu`` and ``ease``, as chosen on the basket before the truth's.
-    sections : list of str
-        With a scenario of their own; the others share the last.
+    Columns: `user`, `item`, `scenario` (the sections that are named have one of their
+    own, for each kind; the others share the last), the numbers, and 0 or 1 by task.
     """
-    popular, own = popularity(view), view.matrix()
-    bought = own.toarray() > 0
+    popular, bought = popularity(view), view.marked(view.past)
     taste = tastes(view, *chosen["tifu"][0])
     scores = {
         "popularity": np.tile(popular, (view.users, 1)),
@@ -339,11 +331,8 @@ def candidates(view: View, chosen: dict[str, Any], sections: list[str]) -> Table
     among = bought.copy()
     for score in scores.values():
         new = np.where(bought, -np.inf, score)
-        top = np.argpartition(-new, CANDIDATES, axis=1)[:, :CANDIDATES]
-        np.put_along_axis(among, top, True, axis=1)
-    active = np.zeros(view.users, bool)
-    active[view.truth["user"]] = True
-    among &= active[:, None]
+        np.put_along_axis(among, best(new, CANDIDATES), True, axis=1)
+    among &= np.isin(np.arange(view.users), view.truth["user"])[:, None]
     user, item = np.nonzero(among)
     at = (user, item)
     past = view.past
@@ -361,7 +350,7 @@ def candidates(view: View, chosen: dict[str, Any], sections: list[str]) -> Table
     of_section = np.zeros((view.users, len(sections) + 1), "float32")
     np.add.at(of_section, (past["user"], section[past["item"]]), 1)
     last = view.matrix(past["basket"] == 0)
-    alike = own.sign() @ alike_items(view)
+    alike = view.matrix().sign() @ alike_items(view)
     x = {
         "own count": np.log1p(count),
         "own share": count / baskets[user],
@@ -378,32 +367,22 @@ def candidates(view: View, chosen: dict[str, Any], sections: list[str]) -> Table
         "basket size": np.log(size[user]),
         "baskets": np.log(baskets[user]),
     }
-    numbers = np.stack([x[name] for name in NUMBERS], axis=1).astype("float32")
-    y = {}
-    for task in ("buy", "several"):
-        part = view.truth if task == "buy" else view.truth[view.truth["several"] == 1]
-        found = np.zeros(view.shape, bool)
-        found[part["user"], part["item"]] = True
-        y[task] = found[at].astype("float32")
     scenario = 2 * section[item] + bought[at]
-    return Table(user, item, numbers, scenario, y)
+    table = {"user": user, "item": item, "scenario": scenario}
+    table |= {name: np.asarray(x[name], "float32") for name in NUMBERS}
+    for task, rows in {"buy": view.truth, "several": view.several()}.items():
+        table[task] = view.marked(rows)[at].astype("float32")
+    return pd.DataFrame(table)
 
 
-def thinned(tables: list[Table], seed: int = 0) -> Table:
+def thinned(tables: list[pd.DataFrame], seed: int = 0) -> pd.DataFrame:
     """Return the rows to learn from: each purchase, and a share of the rest.
 
     The share is the same everywhere, so that it moves all levels alike and no order.
     """
-    rng, parts = np.random.default_rng(seed), []
-    for table in tables:
-        at = (table.y["buy"] == 1) | (rng.random(len(table.x)) < NEGATIVES)
-        y = {task: value[at] for task, value in table.y.items()}
-        parts.append(
-            Table(table.user[at], table.item[at], table.x[at], table.scenario[at], y)
-        )
-    stacked = [np.concatenate([getattr(p, n) for p in parts]) for n in COLUMNS_OF]
-    y = {task: np.concatenate([p.y[task] for p in parts]) for task in parts[0].y}
-    return Table(*stacked, y)
+    rng = np.random.default_rng(seed)
+    parts = [t[(t["buy"] == 1) | (rng.random(len(t)) < NEGATIVES)] for t in tables]
+    return pd.concat(parts, ignore_index=True)
 
 
 def bent(x: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
@@ -427,17 +406,20 @@ def _levels(x: np.ndarray, scenario: np.ndarray, scenarios: int) -> np.ndarray:
 
 
 def fitted(
-    train: Table, test: Table, task: str, scenarios: int
+    train: pd.DataFrame, test: pd.DataFrame, task: str, scenarios: int
 ) -> dict[str, Callable[[], list[np.ndarray]]]:
     """Return how to fit each model of the same columns and score the test rows.
 
     One score for each seed, where a model draws lots.
     """
-    y = train.y[task]
-    own, own_asked = bent(train.x, test.x)
-    x = _levels(own, train.scenario, scenarios)
-    asked = _levels(own_asked, test.scenario, scenarios)
-    columns = [np.column_stack([t.x, t.scenario]) for t in (train, test)]
+    from urlm_helpers.model import ShrunkRegression
+
+    y, tables = train[task].to_numpy(), (train, test)
+    which, which_asked = (t["scenario"].to_numpy() for t in tables)
+    own, own_asked = bent(*(t[[*NUMBERS]].to_numpy() for t in tables))
+    x = _levels(own, which, scenarios)
+    asked = _levels(own_asked, which_asked, scenarios)
+    columns = [t[[*NUMBERS, "scenario"]].to_numpy() for t in tables]
     scale = x.mean(axis=0), x.std(axis=0) + 1e-6
 
     def pooled() -> list[np.ndarray]:
@@ -446,19 +428,19 @@ def fitted(
 
     def free() -> list[np.ndarray]:
         model = ShrunkRegression((1.0,))
-        model.fit(own, y, train.scenario, scenarios=scenarios)
-        return [model.logits(own_asked, test.scenario)]
+        model.fit(own, y, which, scenarios=scenarios)
+        return [model.logits(own_asked, which_asked)]
 
     @cache
     def shrunk() -> list[np.ndarray]:
         model = ShrunkRegression()
-        model.fit(own, y, train.scenario, scenarios=scenarios)
-        asked_too = (own_asked, test.scenario), (own, train.scenario)
+        model.fit(own, y, which, scenarios=scenarios)
+        asked_too = (own_asked, which_asked), (own, which)
         return [model.logits(*each) for each in asked_too]
 
     def more(seed: int) -> np.ndarray:
         wide = [((t - scale[0]) / scale[1]).astype("float32") for t in (x, asked)]
-        return _network(*wide, *shrunk()[::-1], y, train.user, seed)
+        return _network(*wide, *shrunk()[::-1], y, train["user"].to_numpy(), seed)
 
     return {
         "one regression": pooled,
@@ -545,19 +527,16 @@ class Study:
             value = np.mean([found[name] for found in judged], axis=0)
             self.values[f"{task}|{method}|{name}"] = value
             there = ~np.isnan(value)
-            low, high = interval(value[there])
-            same: dict[str, Any] = {"data": self.data, "task": task}
-            same |= {"method": method, "list": name}
-            same |= {"users": int(there.sum()), "recall": float(value[there].mean())}
-            same |= {"low": low, "high": high, "seconds": seconds, "chosen": chosen}
+            same: dict[str, Any] = {"data": self.data, "task": task, "list": name}
+            same |= {"method": method, "users": int(there.sum())}
+            same |= {"seconds": seconds, "chosen": chosen}
+            same |= mean("recall", value[there], "low", "high")
             for other in over or [""]:
-                line = dict(same)
+                more = {}
                 if other:
                     gain = (value - self.values[f"{task}|{other}|{name}"])[there]
-                    low, high = interval(gain)
-                    line |= {"over": other, "difference": float(gain.mean())}
-                    line |= {"diff_low": low, "diff_high": high}
-                lines.append(line)
+                    more = mean("difference", gain, "diff_low", "diff_high")
+                lines.append(same | {"over": other} | more)
             print(self.data, task, method, name, f"{same['recall']:.4f}", flush=True)
         self.result.keep(*lines)
         self.path.parent.mkdir(exist_ok=True)
@@ -567,13 +546,11 @@ class Study:
         """Choose the numbers; EASE's by what is new to a user, as it knows no habit."""
         path = self.path.with_suffix(".json")
         if not path.exists():
-            judge, tried = Judge(self.valid), {}
-            for s in STRENGTHS:
-                found = judge.recall(ease(self.valid, s), ["new"])
-                tried[s] = float(np.nanmean(found["new"]))
-            best = max(tried, key=lambda s: tried[s])
+            judge = Judge(self.valid)
+            tried = {s: judge.mean(ease(self.valid, s), "new") for s in STRENGTHS}
+            chosen = {"ease": max(tried, key=lambda s: tried[s])}
             path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps({"tifu": choose_tifu(self.valid), "ease": best}))
+            path.write_text(json.dumps({"tifu": choose_tifu(self.valid)} | chosen))
         return dict(json.loads(path.read_text()))
 
     def run(self) -> None:
@@ -594,20 +571,20 @@ class Study:
         tables = [candidates(v, chosen, sections) for v in (self.first, self.valid)]
         train, test = thinned(tables), candidates(self.test, chosen, sections)
         print(
-            f"{len(train.x):,} rows, {len(test.x):,} asked, {kinds} scenarios",
+            f"{len(train):,} rows, {len(test):,} asked, {kinds} scenarios",
             flush=True,
         )
         buy = self.ask(train, test, "buy", kinds, "TIFU-kNN")
         if "margin" in self.test.past:
             self.margins("shrunk regressions", test, buy())
-        several = self.test.truth[self.test.truth["several"] == 1]
-        self.judge.truth[:] = False
-        self.judge.truth[several["user"], several["item"]] = True
+        self.judge.truth = self.test.marked(self.test.several())
         by_buy = "by the chance of one"
         self.keep(by_buy, lambda: [self.dense(test, buy())], task="several")
         self.ask(train, test, "several", kinds, by_buy)
 
-    def ask(self, train: Table, test: Table, task: str, kinds: int, rival: str) -> Any:
+    def ask(
+        self, train: pd.DataFrame, test: pd.DataFrame, task: str, kinds: int, rival: str
+    ) -> Any:
         """Fit and judge the models of a task; return the shrunk ones' score."""
         models = fitted(train, test, task, kinds)
         if task == "several":
@@ -619,13 +596,13 @@ class Study:
             over = [*over, method]
         return lambda: models["shrunk regressions"]()[0]
 
-    def dense(self, table: Table, score: np.ndarray) -> np.ndarray:
+    def dense(self, table: pd.DataFrame, score: np.ndarray) -> np.ndarray:
         """Return scores of candidates as users by items; others come last."""
         full = np.full(self.test.shape, -np.inf, "float32")
-        full[table.user, table.item] = score
+        full[table["user"], table["item"]] = score
         return full
 
-    def margins(self, method: str, table: Table, logit: np.ndarray) -> None:
+    def margins(self, method: str, table: pd.DataFrame, logit: np.ndarray) -> None:
         """Write recall and margin of lists by p(buy) times a power of the margin."""
         result = Result("basket-margins.csv", MARGIN, digits=5)
         if any(line["data"] == self.data for line in result.lines()):
@@ -640,24 +617,23 @@ class Study:
         users = np.unique(truth["user"])
         for beta in BETAS:
             worth = np.maximum(unit, 0.01) ** beta  # what loses money comes last
-            full = self.dense(table, p * worth[table.item])[users]
-            top = np.argpartition(-full, TOP, axis=1)[:, :TOP]
+            full = self.dense(table, p * worth[table["item"]])[users]
+            top = best(full, TOP)
             hit = np.take_along_axis(self.judge.truth[users], top, 1)
             share = hit.sum(axis=1) / self.judge.truth[users].sum(axis=1)
             brought = np.take_along_axis(came[users], top, 1).sum(axis=1)
             line: dict[str, Any] = {"data": self.data, "method": method, "beta": beta}
-            line |= {"recall": float(share.mean()), "margin": float(brought.mean())}
-            line |= dict(zip(("low", "high"), interval(share), strict=True))
-            ends = interval(brought)
-            line |= dict(zip(("margin_low", "margin_high"), ends, strict=True))
+            line |= mean("recall", share, "low", "high")
+            line |= mean("margin", brought, "margin_low", "margin_high")
             result.keep(line | {"losing": float((unit[top] < 0).mean())})
 
 
-def interval(value: np.ndarray, resamples: int = 500) -> tuple[float, float]:
-    """Return the 95 % interval of a mean over users, by resampling them."""
-    drawn = [c @ value / len(value) for c in resample_users(len(value), resamples, 0)]
-    low, high = percentile_interval(np.concatenate(drawn), 0.95)
-    return float(low), float(high)
+def mean(name: str, value: np.ndarray, *ends: str) -> dict[str, float]:
+    """Return a mean over users and its 95 % interval, by resampling them, named."""
+    drawn = [c @ value / len(value) for c in resample_users(len(value), 500, 0)]
+    interval = percentile_interval(np.concatenate(drawn), 0.95)
+    found = (value.mean(), *interval)
+    return {key: float(v) for key, v in zip((name, *ends), found, strict=True)}
 
 
 def main() -> None:

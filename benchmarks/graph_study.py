@@ -23,7 +23,7 @@ from urlm_helpers.data import load
 
 COLUMNS = ["split", "epoch", "valid_ndcg", "ndcg", "recall", "seconds"]
 LAYERS, DIM, BATCH, STEP, TOP = 3, 64, 4_096, 0.005, 10
-LOOK, PATIENCE, MOST = 10, 5, 190
+LOOK, PATIENCE = 10, 5
 
 
 def split(user: np.ndarray, seed: int) -> np.ndarray:
@@ -54,6 +54,22 @@ def top_ten(
     return (hit @ discount / ideal)[n > 0], (hit.sum(axis=1) / np.maximum(n, 1))[n > 0]
 
 
+def links(x: sparse.csr_array) -> sparse.csr_array:
+    """Return users and artists by users and artists: 1 / √(|N(u)| |N(i)|) if linked."""
+    edges = sparse.block_array([[None, x], [x.T, None]]).tocsr()
+    root = 1 / np.sqrt(np.maximum(edges.sum(axis=1), 1))
+    return (edges * root[:, None] * root).tocsr().astype(np.float32)
+
+
+def spread(edges: sparse.csr_array, e: np.ndarray) -> np.ndarray:
+    """Return the mean of the vectors and of `LAYERS` steps along the links."""
+    total = e
+    for _ in range(LAYERS):
+        e = edges @ e
+        total = total + e
+    return total / (LAYERS + 1)
+
+
 def light_gcn(x: sparse.csr_array, seed: int = 0) -> Iterator[np.ndarray]:
     """Train by BPR and Adam; yield all scores (users, items) after each epoch."""
     rng = np.random.default_rng(seed)
@@ -61,17 +77,7 @@ def light_gcn(x: sparse.csr_array, seed: int = 0) -> Iterator[np.ndarray]:
     user, item = x.nonzero()
     n = users + items
     known = np.sort(user * items + item)
-    edges = sparse.block_array([[None, x], [x.T, None]]).tocsr()
-    root = 1 / np.sqrt(np.maximum(edges.sum(axis=1), 1))
-    edges = (edges * root[:, None] * root).tocsr().astype(np.float32)
-
-    def spread(e: np.ndarray) -> np.ndarray:
-        total = e
-        for _ in range(LAYERS):
-            e = edges @ e
-            total = total + e
-        return total / (LAYERS + 1)
-
+    edges = links(x)
     e: np.ndarray = (0.02 * rng.standard_normal((n, DIM))).astype(np.float32)
     m: np.ndarray = np.zeros_like(e)
     v: np.ndarray = np.zeros_like(e)
@@ -79,15 +85,13 @@ def light_gcn(x: sparse.csr_array, seed: int = 0) -> Iterator[np.ndarray]:
     while True:
         order = rng.permutation(len(user))
         for start in range(0, len(user), BATCH):
-            u, i = (
-                user[order[start : start + BATCH]],
-                item[order[start : start + BATCH]],
-            )
+            rows = order[start : start + BATCH]
+            u, i = user[rows], item[rows]
             j = rng.integers(0, items, len(u))
             at = np.minimum(np.searchsorted(known, u * items + j), len(known) - 1)
             fresh = known[at] != u * items + j  # a drawn artist that is known: no pair
             u, i, j = u[fresh], users + i[fresh], users + j[fresh]
-            f = spread(e)
+            f = spread(edges, e)
             gap = (f[u] * (f[i] - f[j])).sum(axis=1)
             pull = (-1 / (1 + np.exp(gap)) / len(u))[:, None].astype(np.float32)
             rows = np.concatenate([u, i, j])
@@ -96,11 +100,11 @@ def light_gcn(x: sparse.csr_array, seed: int = 0) -> Iterator[np.ndarray]:
             sums = sparse.csr_array(
                 (ones, (rows, np.arange(len(rows)))), (n, len(rows))
             )
-            g, step = spread(sums @ g), step + 1
+            g, step = spread(edges, sums @ g), step + 1
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
             scale = np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
             e = e - STEP * scale * m / (np.sqrt(v) + 1e-8)
-        f = spread(e)
+        f = spread(edges, e)
         yield f[:users] @ f[users:].T
 
 
@@ -134,7 +138,7 @@ def main() -> None:
             result.keep(dict(zip(COLUMNS, map(float, line), strict=True)))
             waited = 0 if gained > best else waited + 1
             best = max(best, gained)
-            if waited == PATIENCE or epoch == MOST:
+            if waited == PATIENCE:
                 break
 
 
