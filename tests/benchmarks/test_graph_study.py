@@ -58,3 +58,9 @@ def test_training_puts_what_a_circle_listens_to_above_the_rest() -> None:
     held = np.eye(12, dtype=bool)  # each user lacks one artist of the circle
     ahead = [s[held].mean() - s[circle == 0].mean() for s in (first, last)]
     assert ahead[1] > 1 > ahead[0]
+
+
+def test_an_artist_that_is_known_is_no_counterexample() -> None:
+    everything = sparse.csr_array(np.ones((3, 4), np.float32))
+    first, second = islice(study.light_gcn(everything), 2)
+    assert (first == second).all()  # no pair to learn from
