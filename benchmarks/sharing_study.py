@@ -14,7 +14,8 @@ layers are widened until its sharing has ``budget`` parameters. Networks *per ce
 The products of user and item are a factor: ``none``, among the ``features``, or there
 and in a ``bypass`` to the heads as well. Regressions and trees see the features, the
 products of each feature of the user with each of the item, and how often the item and
-its kind are in the history; trees see the ids as well.
+its kind are in the history; trees see the ids as well. On the log trees see numbers and
+all ids as they are, and a *linear* model sees each field as columns of 0 and 1.
 
 A line is written as soon as it is known, tries of the tuning too, and skipped when the
 study is started again.
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ import numpy as np
 import pandas as pd
 from protocol import RESULTS_ON, TUNING, Way, climb
 from results import Result
+from scipy import sparse
+from sklearn.linear_model import SGDClassifier
 
 from urlm_helpers.data import from_frames, load
 from urlm_helpers.data.logs import complete_journey
@@ -81,6 +85,8 @@ TRIED = ["contender", "match", "group", "step_size", "passes", "batch", "decay"]
 TRIED += ["seed", "loss"]
 MATCH = {"none": 0, "features": 1, "bypass": 1}
 APART = (64, 32)
+OF_TABLES = ((4, 0.1, 0.5), (15, 0.1, 0.5), (31, 0.05, 0.5))  # leaves, step, columns
+OF_LOGS = ((31, 0.08, 0.3), (63, 0.08, 0.3), (63, 0.05, 0.5))
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ SCHEMES = {
 REGRESSIONS = ("regression alone", "regression pooled", "regression shrunk")
 TREES = ("trees alone", "trees pooled")
 COUNTS = ("popularity", "recent popularity")
-CONTENDERS = (*COUNTS, *REGRESSIONS, *TREES, *SCHEMES)
+LINEAR = "linear"
+CONTENDERS = (*COUNTS, LINEAR, *REGRESSIONS, *TREES, *SCHEMES)
 
 
 @dataclass(frozen=True)
@@ -479,24 +486,30 @@ def regressions(job: Job) -> dict[str, np.ndarray]:
     return said
 
 
+def leaves(job: Job, rows: np.ndarray | None = None) -> tuple[np.ndarray, list[int]]:
+    """Return what trees see of some rows, or of those that are asked; which are ids.
+
+    In a world the regressions' table and the ids of user and item; on a log, where
+    numbers have buckets of their own, numbers and all ids as they are.
+    """
+    x = job.asked if rows is None else job.prepared.x
+    at = np.arange(len(job.where)) if rows is None else rows
+    names = list(job.spec.fields)
+    logged = any("(bucket)" in name for name in names)
+    ids = [n for n in names if "(bucket)" not in n] if logged else ["user", "item"]
+    seen = x["numeric"][at] if logged else table(job, rows)
+    kinds = x["fields"][at][:, [names.index(name) for name in ids]]
+    both = np.column_stack([seen, x["scenario"][at], kinds]).astype("float32")
+    return both, list(range(both.shape[1] - len(ids), both.shape[1]))
+
+
 def trees(job: Job, pooled: bool) -> np.ndarray:
     """Boost trees, as long as the validation rows gain; return their logits."""
     import lightgbm
 
     done, spec = job.prepared, job.spec
-    ids = [list(spec.fields).index(name) for name in ("user", "item")]
-    parts = {
-        part: np.column_stack(
-            [table(job, rows), x["scenario"][at], x["fields"][at][:, ids]]
-        )
-        for part, rows, x, at in (
-            ("train", done.parts["train"], done.x, done.parts["train"]),
-            ("valid", done.parts["valid"], done.x, done.parts["valid"]),
-            ("asked", None, job.asked, slice(None)),
-        )
-    }
-    width = parts["asked"].shape[1]
-    kinds = [width - 2, width - 1]
+    parts = {part: leaves(job, done.parts[part])[0] for part in ("train", "valid")}
+    parts["asked"], kinds = leaves(job)
     z = np.zeros((len(job.where), len(spec.tasks)))
     places = range(len(spec.scenarios))
     for t, parent in enumerate(spec.parents):
@@ -508,10 +521,10 @@ def trees(job: Job, pooled: bool) -> np.ndarray:
                 seen &= parent < 0 or done.y[rows, parent] == 1
                 data[part] = parts[part][seen], done.y[rows[seen], t]
             here, best = np.isin(job.where, s), np.inf
-            for leaves, rate in ((4, 0.1), (15, 0.1), (31, 0.05)):
+            for size, rate, share in OF_LOGS if len(kinds) > 2 else OF_TABLES:
                 how = {"objective": "binary", "verbose": -1, "seed": 0}
-                how |= {"num_leaves": leaves, "learning_rate": rate, "max_bin": 63}
-                how |= {"feature_fraction": 0.5, "lambda_l2": 5.0, "num_threads": 1}
+                how |= {"num_leaves": size, "learning_rate": rate, "max_bin": 63}
+                how |= {"feature_fraction": share, "lambda_l2": 5.0, "num_threads": 1}
                 how |= {"cat_smooth": 100, "min_data_per_group": 200}
                 how |= {"deterministic": True, "force_row_wise": True}
                 first = lightgbm.Dataset(
@@ -524,6 +537,44 @@ def trees(job: Job, pooled: bool) -> np.ndarray:
                 if loss < best:
                     best = loss
                     z[here, t] = model.predict(parts["asked"][here], raw_score=True)
+    return z
+
+
+def linear(job: Job) -> np.ndarray:
+    """Fit one logistic regression a task to columns of 0 and 1; return its logits."""
+    done, spec = job.prepared, job.spec
+    start = np.cumsum([0, *spec.fields.values()])
+
+    def one_hot(fields: np.ndarray) -> sparse.csr_matrix:
+        at = fields + start[:-1]
+        ends = np.arange(0, at.size + 1, at.shape[1])
+        shape = (len(at), int(start[-1]))
+        return sparse.csr_matrix((np.ones(at.size), at.ravel(), ends), shape)
+
+    asked = one_hot(job.asked["fields"])
+    z = np.zeros((len(job.where), len(spec.tasks)))
+    for t, parent in enumerate(spec.parents):
+        data = {}
+        for part in ("train", "valid"):
+            rows = done.parts[part]
+            rows = rows if parent < 0 else rows[done.y[rows, parent] == 1]
+            data[part] = one_hot(done.x["fields"][rows]), done.y[rows, t]
+        best = np.inf
+        for alpha, rate, passes in product((1e-6, 1e-5, 1e-4), (0.01, 0.03), (3, 10)):
+            model = SGDClassifier(
+                loss="log_loss",
+                learning_rate="constant",
+                eta0=rate,
+                average=True,
+                alpha=alpha,
+                max_iter=passes,
+                tol=None,
+                random_state=0,
+            ).fit(*data["train"])
+            x, y = data["valid"]
+            loss = log_loss(y, model.predict_proba(x)[:, 1])
+            if loss < best:
+                best, z[:, t] = loss, model.decision_function(asked)
     return z
 
 
@@ -559,10 +610,13 @@ def simple(
     names: Iterable[str], setting: Setting, seed: int
 ) -> Iterator[tuple[str, np.ndarray, bool]]:
     """Yield contender, logits, and whether they are given the parent."""
-    job, said = setting.job(seed), {}
+    job = setting.job(seed)
+    said: dict[str, np.ndarray] = {}
     for name in names:
         if name in COUNTS:
             yield name, counted(name, job), False
+        elif name == LINEAR:
+            yield name, linear(job), True
         elif name in TREES:
             yield name, trees(job, name == "trees pooled"), True
         else:
