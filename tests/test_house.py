@@ -119,7 +119,7 @@ def test_wings_and_modules_are_small(package: Path) -> None:
 def test_tests_have_the_same_wings(package: Path) -> None:
     tests = Path(__file__).resolve().parent
     folders = {p.name for p in tests.iterdir() if p.is_dir() and p.name[0] not in "._"}
-    assert folders - {"book"} == set(WINGS)
+    assert folders - {"book", "benchmarks"} == set(WINGS)
 
 
 def test_pytest_enters_every_folder_with_tests(package: Path) -> None:
