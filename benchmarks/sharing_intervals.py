@@ -1,15 +1,18 @@
-r"""Which differences of the study on Complete Journey are more than luck?
+"""Which differences of the study on Complete Journey are more than luck?
 
     python benchmarks/sharing_study.py complete-journey
     python benchmarks/sharing_intervals.py
 
-Holds each contender's runs against those of the rivals that a team would have without
-one model, and against the simplest model for all, on the same test rows. The intervals
-are over households and over runs, see :func:`urlm_helpers.evaluation.compare`; all
-p-values of the table are one family, corrected by Holm.
+Holds contenders against each other on the same test rows: as an order of all rows
+(AUC), as an order of what one household was shown (GAUC) and as probabilities
+(log-loss). A ``+`` is the mean of two models' log-odds. The intervals are over
+households and over runs, see :func:`urlm_helpers.evaluation.compare`; a page corrects
+the p-values of those that it shows. Differences that are there already are skipped.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -17,33 +20,59 @@ from results import RESULTS
 from sharing_study import CONTENDERS, SCORES, shopping
 from tqdm import tqdm
 
-from urlm_helpers.evaluation import compare, holm
+from urlm_helpers.evaluation import compare
 
-RIVALS = ("per cell", "regression shrunk", "trees alone", "shared bottom")
-MATCH = "features"
-RESAMPLES = 300
-KEEP = ["contender", "against", "scenario", "task", "a", "b", "difference"]
-KEEP += ["low", "high", "p_value", "p_holm"]
+PATH = RESULTS / "contenders-complete-journey-compared.csv"
+MATCH, RESAMPLES = "features", 2_000
+ONE, TREES, LINEAR = "shared bottom", "trees pooled", "linear"
+ASKED = (LINEAR, TREES, "trees alone", "per cell", "per scenario", "MMoE", "URLM")
+MIXES = f"{TREES} + {ONE}", f"{TREES} + {LINEAR}"
+KEEP = ["metric", "contender", "against", "scenario", "task", "a", "b", "difference"]
+KEEP += ["low", "high", "p_value"]
+
+
+def pairs(there: set[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield metric, contender and rival, of those that have been run."""
+    metrics = ("auc", "gauc", "log_loss")
+    asked = [(m, name, ONE) for m in metrics for name in ASKED]
+    asked += [("auc", "trees alone", TREES)]
+    asked += [("auc", mix, TREES) for mix in MIXES] + [("auc", *MIXES)]
+    for metric, a, b in asked:
+        if {*a.split(" + "), *b.split(" + ")} <= there:
+            yield metric, a, b
+
+
+def mean(*scores: np.ndarray) -> np.ndarray:
+    """Return the mean of probabilities on the scale of log-odds."""
+    p = [np.clip(s.astype(float), 1e-9, 1 - 1e-9) for s in scores]
+    return 1 / (1 + np.exp(-np.mean([np.log(s / (1 - s)) for s in p], axis=0)))
 
 
 def main() -> None:
     """Compare all contenders for which the study has kept its scores."""
     job = shopping()
     test, tasks = job.prepared.parts["test"], job.spec.tasks
-    runs = {}
+    folder, runs = SCORES / "complete-journey", {}
     for name in CONTENDERS:
-        files = sorted((SCORES / "complete-journey").glob(f"{name}-{MATCH}-*.npy"))
-        runs[name] = [job.prepared.predictions(test, np.load(file)) for file in files]
-    there = [name for name in CONTENDERS if runs[name]]
-    pairs = [(a, b) for b in RIVALS for a in there if a != b and b in there]
-    tables = []
-    for name, against in tqdm(pairs):
-        table = compare(runs[name], runs[against], tasks, resamples=RESAMPLES)
-        tables.append(table.assign(contender=name, against=against))
-    table = pd.concat(tables)
-    table["p_holm"] = holm(table["p_value"].to_numpy())
-    path = RESULTS / "contenders-complete-journey-compared.csv"
-    table[KEEP].to_csv(path, index=False, float_format="%.6f")
+        files = sorted(folder.glob(f"{name}-{MATCH}-*.npy"))
+        runs[name] = [np.load(file) for file in files]
+    there = {name for name in runs if runs[name]}
+    for mix in MIXES:
+        one, other = mix.split(" + ")
+        if {one, other} <= there:
+            runs[mix] = [mean(runs[one][0], run) for run in runs[other]]
+    tables = [pd.read_csv(PATH)] if PATH.exists() else []
+    done = (
+        set()
+        if not tables
+        else set(zip(*(tables[0][k] for k in KEEP[:3]), strict=True))
+    )
+    for pair in tqdm([pair for pair in pairs(there) if pair not in done]):
+        metric, a, b = pair
+        frames = [[job.prepared.predictions(test, p) for p in runs[n]] for n in (a, b)]
+        table = compare(*frames, tasks, metric, resamples=RESAMPLES)
+        tables.append(table.assign(contender=a, against=b))
+        pd.concat(tables)[KEEP].to_csv(PATH, index=False, float_format="%.6f")
 
 
 if __name__ == "__main__":
