@@ -25,7 +25,7 @@ from urlm_helpers.evaluation import compare
 PATH = RESULTS / "contenders-complete-journey-compared.csv"
 MATCH, RESAMPLES = "features", 2_000
 ONE, TREES, LINEAR = "shared bottom", "trees pooled", "linear"
-ASKED = (LINEAR, TREES, "trees alone", "per cell", "per scenario", "MMoE", "URLM")
+ASKED = (LINEAR, TREES, "trees alone", "per cell", "per scenario", "per task", "URLM")
 MIXES = f"{TREES} + {ONE}", f"{TREES} + {LINEAR}"
 KEEP = ["metric", "contender", "against", "scenario", "task", "a", "b", "difference"]
 KEEP += ["low", "high", "p_value"]
@@ -35,7 +35,7 @@ def pairs(there: set[str]) -> Iterator[tuple[str, str, str]]:
     """Yield metric, contender and rival, of those that have been run."""
     metrics = ("auc", "gauc", "log_loss")
     asked = [(m, name, ONE) for m in metrics for name in ASKED]
-    asked += [("auc", "trees alone", TREES)]
+    asked += [("auc", "trees alone", TREES), ("auc", "per cell", "per task")]
     asked += [("auc", mix, TREES) for mix in MIXES] + [("auc", *MIXES)]
     for metric, a, b in asked:
         if {*a.split(" + "), *b.split(" + ")} <= there:
