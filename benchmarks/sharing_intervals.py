@@ -61,18 +61,15 @@ def main() -> None:
         one, other = mix.split(" + ")
         if {one, other} <= there:
             runs[mix] = [mean(runs[one][0], run) for run in runs[other]]
-    tables = [pd.read_csv(PATH)] if PATH.exists() else []
-    done = (
-        set()
-        if not tables
-        else set(zip(*(tables[0][k] for k in KEEP[:3]), strict=True))
-    )
+    table = pd.read_csv(PATH) if PATH.exists() else pd.DataFrame(columns=KEEP)
+    done = set(zip(*(table[name] for name in KEEP[:3]), strict=True))
     for pair in tqdm([pair for pair in pairs(there) if pair not in done]):
         metric, a, b = pair
         frames = [[job.prepared.predictions(test, p) for p in runs[n]] for n in (a, b)]
-        table = compare(*frames, tasks, metric, resamples=RESAMPLES)
-        tables.append(table.assign(contender=a, against=b))
-        pd.concat(tables)[KEEP].to_csv(PATH, index=False, float_format="%.6f")
+        found = compare(*frames, tasks, metric, resamples=RESAMPLES)
+        found = found.assign(contender=a, against=b)[KEEP]
+        table = pd.concat([table, found]) if len(table) else found
+        table.to_csv(PATH, index=False, float_format="%.6f")
 
 
 if __name__ == "__main__":

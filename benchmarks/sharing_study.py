@@ -37,8 +37,8 @@ import numpy as np
 import pandas as pd
 from protocol import RESULTS_ON, TUNING, Way, climb
 from results import Result
-from scipy import sparse
 from sklearn.linear_model import SGDClassifier
+from sklearn.preprocessing import OneHotEncoder
 
 from urlm_helpers.data import from_frames, load
 from urlm_helpers.data.logs import complete_journey
@@ -497,9 +497,8 @@ def leaves(job: Job, rows: np.ndarray | None = None) -> tuple[np.ndarray, list[i
     x = job.asked if rows is None else job.prepared.x
     at = np.arange(len(job.where)) if rows is None else rows
     names = list(job.spec.fields)
-    logged = job.log
-    ids = [n for n in names if "(bucket)" not in n] if logged else ["user", "item"]
-    seen = x["numeric"][at] if logged else table(job, rows)
+    ids = [n for n in names if "(bucket)" not in n] if job.log else ["user", "item"]
+    seen = x["numeric"][at] if job.log else table(job, rows)
     kinds = x["fields"][at][:, [names.index(name) for name in ids]]
     both = np.column_stack([seen, x["scenario"][at], kinds]).astype("float32")
     return both, list(range(both.shape[1] - len(ids), both.shape[1]))
@@ -526,7 +525,7 @@ def trees(job: Job, pooled: bool, seed: int = 0) -> np.ndarray:
                 seen &= parent < 0 or done.y[rows, parent] == 1
                 data[part] = parts[part][seen], done.y[rows[seen], t]
             here, best = np.isin(job.where, s), np.inf
-            for size, rate, share in OF_LOGS if len(kinds) > 2 else OF_TABLES:
+            for size, rate, share in OF_LOGS if job.log else OF_TABLES:
                 how = {"objective": "binary", "verbose": -1, "seed": seed}
                 how |= {"num_leaves": size, "learning_rate": rate, "max_bin": 63}
                 how |= {"feature_fraction": share, "lambda_l2": 5.0, "num_threads": 1}
@@ -548,22 +547,16 @@ def trees(job: Job, pooled: bool, seed: int = 0) -> np.ndarray:
 def linear(job: Job) -> np.ndarray:
     """Fit one logistic regression a task to columns of 0 and 1; return its logits."""
     done, spec = job.prepared, job.spec
-    start = np.cumsum([0, *spec.fields.values()])
-
-    def one_hot(fields: np.ndarray) -> sparse.csr_matrix:
-        at = fields + start[:-1]
-        ends = np.arange(0, at.size + 1, at.shape[1])
-        shape = (len(at), int(start[-1]))
-        return sparse.csr_matrix((np.ones(at.size), at.ravel(), ends), shape)
-
-    asked = one_hot(job.asked["fields"])
+    sizes = [np.arange(size) for size in spec.fields.values()]
+    columns = OneHotEncoder(categories=sizes).fit(job.asked["fields"][:1])
+    asked = columns.transform(job.asked["fields"])
     z = np.zeros((len(job.where), len(spec.tasks)))
     for t, parent in enumerate(spec.parents):
         data = {}
         for part in ("train", "valid"):
             rows = done.parts[part]
             rows = rows if parent < 0 else rows[done.y[rows, parent] == 1]
-            data[part] = one_hot(done.x["fields"][rows]), done.y[rows, t]
+            data[part] = columns.transform(done.x["fields"][rows]), done.y[rows, t]
         best = np.inf
         for alpha, rate, passes in product((1e-6, 1e-5, 1e-4), (0.01, 0.03), (3, 10)):
             model = SGDClassifier(
@@ -623,7 +616,11 @@ def simple(
         elif name == LINEAR:
             yield name, linear(job), True
         elif name in TREES:
-            yield name, trees(job, name == "trees pooled", (seed - 1) * job.log), True
+            yield (
+                name,
+                trees(job, name == "trees pooled", seed - 1 if job.log else 0),
+                True,
+            )
         else:
             said = said or regressions(job)
             yield name, said[name], True
@@ -655,7 +652,10 @@ class Study:
             for line in self.result.lines()
             if (line["contender"], line["match"]) == (name, match)
         }
-        return [seed for seed in self.setting.seeds if seed not in done]
+        seeds = self.setting.seeds
+        if self.setting.job is shopping and name not in SCHEMES:  # without lots: once
+            seeds = GROWN if name in TREES else seeds[:1]
+        return [seed for seed in seeds if seed not in done]
 
     def keep(self, p: np.ndarray, seed: int, line: dict[str, Any]) -> None:
         """Write the cells of a contender; on a log, keep its scores too."""
@@ -670,11 +670,8 @@ class Study:
     def simple(self, names: list[str]) -> None:
         """Run regressions, trees and counts; they see products in any case."""
         rate = np.log(self.setting.job(self.setting.tuning[0]).spec.negative_rate)
-        log = self.data == "complete-journey"
         for seed in self.setting.seeds:
-            often = [n for n in names if not log or n in TREES and seed in GROWN]
-            once = often if seed > self.setting.seeds[0] else names
-            todo = [n for n in once if seed in self.missing(n, "features")]
+            todo = [n for n in names if seed in self.missing(n, "features")]
             began = time.perf_counter()
             for name, z, given in simple(todo, self.setting, seed):
                 spec = self.setting.job(seed).spec

@@ -11,10 +11,8 @@ a 95 % interval over students (500 resamples). Lines are skipped that are there 
 
 from __future__ import annotations
 
-import os
 import time
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +22,8 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
+from urlm_helpers.data.download import cache_folder
+
 if TYPE_CHECKING:  # its import takes longer than the tests of the rest
     import keras
 
@@ -31,7 +31,7 @@ COLUMNS = ["model", "seed", "step_size", "units", "passes", "valid_auc", "auc"]
 COLUMNS += ["log_loss", "ahead", "low", "high", "seconds"]
 LENGTH, DIM, BATCH, MOST, PATIENCE = 200, 64, 64, 12, 2
 STEP_SIZES, UNITS, SEEDS = (1e-3, 2e-3, 4e-3), (64, 128), (1, 2, 3)
-FOLDER = Path(os.environ.get("URLM_DATA", "data")) / "assistments09"
+FOLDER = cache_folder("assistments09") / "assistments09"  # where page 7.3 puts it
 
 
 def before(log: pd.DataFrame, keys: list[str]) -> np.ndarray:
