@@ -171,6 +171,8 @@ def ahead(
 
 def main() -> None:
     """Run what is missing of the study."""
+    if not FOLDER.is_dir():
+        raise SystemExit(f"{FOLDER} is missing: page 7.3 fetches it, run that first.")
     files = {"train.csv": False, "test.csv": True}
     log = pd.concat(
         [
