@@ -112,6 +112,7 @@ SCHEMES = {
     "PEPNet": Scheme(PEPNet),
     "AITM": Scheme(AITM),
     "URLM": Scheme(URLM),
+    "gated bottom": Scheme(URLM, own={"experts": 1}),  # URLM's gate, one bottom
     "per scenario": Scheme(SharedBottom, apart="scenario"),
     "per task": Scheme(SharedBottom, apart="task"),
     "per cell": Scheme(SharedBottom, apart="scenario task"),

@@ -343,13 +343,13 @@ def test_tune_keeps_the_best_within_its_budget(
 ) -> None:
     from urlm_helpers.project import tuning
 
-    losses = iter([0.5, 0.4, 0.6, 0.3, 0.7])
+    losses = iter([0.5, 0.4, 0.6, 0.7, 0.3, 0.8])
     asked: list[dict[str, Any]] = []
 
     def fit(model: Any, *_: Any, **how: Any) -> pd.DataFrame:
         loss = next(losses)
         model.set_weights([np.full_like(w, loss) for w in model.get_weights()])
-        asked.append(how)
+        asked.append(how | {"products": model.branch is not None})
         lines = {"epoch": [1, 2], "valid_loss": [loss, 1.0], "best": [True, False]}
         return pd.DataFrame(lines)
 
@@ -357,13 +357,14 @@ def test_tune_keeps_the_best_within_its_budget(
     monkeypatch.setattr(tuning, "blend", lambda *_: None)
     parts = {part: prepared.parts[part] for part in ("train", "valid")}  # no test
     blind = Prepared(prepared.x, prepared.y, prepared.rows, parts, prepared.encoder)
-    tuned = tuning.tune(blind, trainings=5, seed=3)
-    assert tuned.log["kept"].tolist() == [True, True, False, True, False]
+    tuned = tuning.tune(blind, trainings=6, seed=3)
+    assert tuned.log["kept"].tolist() == [True, True, False, False, True, False]
     assert tuned.model is tuned.network and not tuned.settings["blended"]
     chosen = [tuned.settings[name] for name in ("learning_rate", "weight_decay")]
-    assert chosen == [tuning.ORDER[0]["learning_rate"], tuning.ORDER[2]["weight_decay"]]
-    assert [how["epochs"] for how in asked] == [tuning.START["epochs"]] * 4 + [1]
+    assert chosen == [tuning.ORDER[0]["learning_rate"], tuning.ORDER[3]["weight_decay"]]
+    assert [how["epochs"] for how in asked] == [tuning.START["epochs"]] * 5 + [1]
     assert {how["seed"] for how in asked} == {3}
+    assert [how["products"] for how in asked] == [False, False, True, *[False] * 3]
     for weights in tuned.network.get_weights():
         np.testing.assert_array_equal(weights, np.full_like(weights, 0.3))
     with pytest.raises(ValueError, match="at least 1, got 0"):
@@ -571,7 +572,7 @@ def test_a_wrong_step_is_exit_code_1(folder: Path) -> None:
 
 def test_the_whole_project(folder: Path) -> None:
     path = folder / "schema.toml"
-    short = path.read_text("utf-8").replace("trainings = 6", "trainings = 1")
+    short = path.read_text("utf-8").replace("trainings = 7", "trainings = 1")
     path.write_text(short, "utf-8")
     ran = run(folder, "all")
     assert ran.returncode in (0, 3), ran.stderr
