@@ -28,7 +28,7 @@ NO_BROWSER = --ignore tests/book/test_book.py --ignore tests/book/site_checks.py
 PYTEST = PYTHONPATH=tools OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(JOBS) -p pytest_record
 
 BOOK_SOURCES := $(shell find book -type f -not -path '*/.*') \
-	_config.yml _toc.yml references.bib
+	$(shell find urlm_helpers -name '*.py') _config.yml _toc.yml references.bib
 export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 # Without bytecode each import of TensorFlow takes 15 processor seconds instead of 4.

@@ -132,11 +132,20 @@ def test_set_url_rewrites_every_form(tmp_path: Path) -> None:
 # --- the pages ------------------------------------------------------------------------
 
 
-def test_contents_list_exactly_the_notebooks_of_the_book() -> None:
+def test_contents_list_exactly_the_pages_of_the_book() -> None:
     listed = re.findall(r"(?:root|file): (\S+)", text("_toc.yml"))
     assert len(listed) == len(set(listed))
-    there = {p.relative_to(ROOT).with_suffix("").as_posix() for p in BOOK}
-    assert set(listed) == there | {"book/index"}
+    written = [p for p in (ROOT / "book").rglob("*.md") if "_vendor" not in p.parts]
+    pages = {p.relative_to(ROOT).with_suffix("").as_posix() for p in [*BOOK, *written]}
+    assert set(listed) == pages
+
+
+def test_each_wing_of_the_package_has_its_page() -> None:
+    folders = (ROOT / "urlm_helpers").glob("*/__init__.py")
+    documented = {p.stem for p in (ROOT / "book/appendix/reference").glob("*.md")}
+    assert documented == {path.parent.name for path in folders}
+    for name in documented:
+        assert f".. wing:: {name}\n" in text(f"book/appendix/reference/{name}.md")
 
 
 def test_landing_page_links_to_every_notebook() -> None:
