@@ -6,6 +6,8 @@
   boxes, the search index on all but the search page (nothing is searched as you type),
   and `fontawesome.js` (1.5 MB), since the web fonts in the theme's style sheet draw
   the same icons.
+- Live boxes: a page with ``<div data-live="ranker">`` gets ``live-ranker.js``, its
+  numbers, and ``live.js``, which draws the controls; no other page loads them.
 - Subtitles: a line in italics under a page's title, in Chinese, is the heading of the
   section that the page works out. It becomes a subtitle in that language.
 - Accessibility: `book-a11y.js` mends what axe-core finds in the theme's own markup.
@@ -23,6 +25,7 @@ from sphinx.application import Sphinx
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # What the theme's templates load on every page, and what of it only a search needs.
 THEME_SCRIPT = r'\s*<script [^>]*src="[^"]*\b(?:{})\.js[^"]*"></script>'
+LIVE = r'<div data-live="(\w+)"'
 SEARCH = "searchtools|language_data|searchindex"
 
 
@@ -61,6 +64,19 @@ def drop_scripts(
         ]
 
 
+def add_live_scripts(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Give a page with live boxes their scripts; they need no other host, nor http."""
+    for name in sorted({*re.findall(LIVE, context.get("body", ""))}):
+        for script in (f"live-{name}.js", "live.js"):
+            app.add_js_file(script, loading_method="defer")
+
+
 def drop_theme_scripts(app: Sphinx, exception: Exception | None) -> None:
     """Remove the scripts that the theme's templates name, from the pages as built."""
     if exception is not None or app.builder.format != "html":
@@ -88,6 +104,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("drawings")
     app.connect("doctree-read", mark_subtitle)
     app.connect("html-page-context", drop_scripts, priority=900)
+    app.connect("html-page-context", add_live_scripts)
     app.connect("build-finished", drop_theme_scripts)
     app.add_js_file("book-a11y.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -33,6 +33,8 @@ PAGE = f"""# 1.1 History
 :::{{figure-of}} other.ipynb
 A caption.
 :::
+
+<div data-live="toy">A sentence for readers without scripts.</div>
 """
 CONFIGURATION = """
 extensions = ["myst_parser", "offline_site"]
@@ -114,6 +116,9 @@ def test_fence_without_a_drawing_fails_and_one_with_it_shows_it(
         assert name not in scripts
     search = (folder / "out" / "search.html").read_text(encoding="utf-8")
     assert "searchindex.js" in search and "fontawesome.js" not in search
+    # The numbers of a live box come before what draws it, and on no other page.
+    assert -1 < scripts.find("_static/live-toy.js") < scripts.find("_static/live.js")
+    assert "live" not in search
 
 
 def test_edited_fence_has_another_drawing() -> None:

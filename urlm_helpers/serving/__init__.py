@@ -1,4 +1,4 @@
-"""Serving: exported models, the service, latency; section 5.7."""
+"""Serving: exported models, a live page, the service, latency; 3.2.4c and 5.7."""
 
 from urlm_helpers.serving.exports import (
     Exported,
@@ -8,4 +8,11 @@ from urlm_helpers.serving.exports import (
     export,
 )
 from urlm_helpers.serving.latency import Latency, measure_latency
+from urlm_helpers.serving.page import (
+    LivePage,
+    export_page,
+    forward_script,
+    page_variables,
+    read_page,
+)
 from urlm_helpers.serving.service import Service
