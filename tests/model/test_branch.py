@@ -72,22 +72,36 @@ def test_columns_by_hand() -> None:
     assert {name: value for name, value in found.items() if value} == wanted
 
 
-def test_a_number_in_buckets_enters_by_its_buckets_alone() -> None:
-    """Neither itself nor its products; the other numbers stay."""
+def test_a_number_in_buckets_enters_by_its_buckets_and_in_products() -> None:
+    """Not by itself; a count in buckets makes no products either."""
     fields = {**SPEC.fields, "price (bucket)": 6}
-    names = ProductBranch(replace(SPEC, fields=fields)).names
-    assert (
-        "price (bucket) = 5" in names and "hour" in names and "age × kind = 1" in names
+    layer = ProductBranch(replace(SPEC, fields=fields))
+    assert {"price (bucket) = 5", "hour", "age × kind = 1", "age × price"} <= {
+        *layer.names
+    }
+    assert "price" not in layer.names
+    x = {"fields": np.array([[7, 8, 2, 1, 50, 5]]), "numeric": np.array([[2.0, 3, 5]])}
+    found = dict(zip(layer.names, numbers(layer.columns(x))[0], strict=True))
+    wanted = {"age": 2, "hour": 5, "kind = 2": 1, "size (bucket) = 1": 1}
+    wanted |= {"price (bucket) = 5": 1, "age × price": 6, "age × kind = 2": 2}
+    assert {name: value for name, value in found.items() if value} == wanted
+
+    counted = "item: clicks"
+    spec = replace(
+        SPEC,
+        numeric=("age", counted, "hour"),
+        fields={**SPEC.fields, f"{counted} (bucket)": 6},
+        item_side=("item", "kind", counted),
     )
-    assert not {"price", "age × price"} & set(names)
+    names = ProductBranch(spec).names
+    assert f"{counted} (bucket) = 5" in names and "age × kind = 1" in names
+    assert not {counted, f"age × {counted}"} & set(names)
+
     every = {f"{name} (bucket)": 3 for name in SPEC.numeric}
     layer = ProductBranch(replace(SPEC, fields={**SPEC.fields, **every}))
-    assert np.array(
-        layer.columns(log(8)[0] | {"fields": np.ones((8, 8), int)})
-    ).shape == (
-        8,
-        len(layer.names),
-    )
+    x = log(8)[0] | {"fields": np.ones((8, 8), int)}
+    assert np.array(layer.columns(x)).shape == (8, len(layer.names))
+    assert "age × price" in layer.names
 
 
 def test_it_finds_the_planted_weights() -> None:

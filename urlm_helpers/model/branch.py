@@ -18,6 +18,8 @@ FEW = 16
 ROWS = 100_000
 """Rows of a scenario that the regression learns from, at most."""
 AT_ONCE = 16_384
+COUNT = ": "
+"""What the name of a look-back has, and that of a given number has not."""
 
 
 class ProductBranch(Configured, keras.layers.Layer):
@@ -27,8 +29,9 @@ class ProductBranch(Configured, keras.layers.Layer):
 
     The columns :math:`\varphi` are the numbers, one for each value of the fields with
     few values, and the products of each number of the user with each column of the
-    item. A number that is there in buckets too enters by its buckets alone: a count
-    grows with the days, and a straight line through it leads astray. :meth:`fit` finds
+    item. A number that is there in buckets too enters by its buckets, and in products
+    as it is, unless it is a count: a count grows with the days, and a straight line
+    through it leads astray. :meth:`fit` finds
     the weights as :class:`~urlm_helpers.model.ShrunkRegression` does and freezes them;
     the network :math:`f` learns what the regression can't say, if anything.
     A linear model beside a deep one is Wide & Deep [1]_; there both are trained
@@ -69,6 +72,11 @@ class ProductBranch(Configured, keras.layers.Layer):
             for c, name in enumerate(spec.numeric)
             if f"{name} (bucket)" not in spec.fields
         ]
+        self.multiplied = [  # numbers that enter in products alone
+            c
+            for c, name in enumerate(spec.numeric)
+            if c not in self.numbers and COUNT not in name
+        ]
         columns = [spec.numeric[c] for c in self.numbers]
         of_item = [c for c, name in enumerate(columns) if name in spec.item_side]
         of_user = [c for c, name in enumerate(columns) if name in spec.user_side]
@@ -76,9 +84,14 @@ class ProductBranch(Configured, keras.layers.Layer):
             if fields[f] in spec.item_side and "(bucket)" not in fields[f]:
                 of_item += range(len(columns), len(columns) + n)
             columns += [f"{fields[f]} = {value}" for value in range(n)]
+        single = len(columns)
+        for at, c in enumerate(self.multiplied, single):
+            columns.append(spec.numeric[c])
+            of_user += [at] * (columns[at] in spec.user_side)
+            of_item += [at] * (columns[at] in spec.item_side)
         self.products = [(u, i) for u in of_user for i in of_item]
-        columns += [f"{columns[u]} × {columns[i]}" for u, i in self.products]
-        self.names = tuple(columns)
+        products = [f"{columns[u]} × {columns[i]}" for u, i in self.products]
+        self.names = (*columns[:single], *products)
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -105,8 +118,10 @@ class ProductBranch(Configured, keras.layers.Layer):
         found = ops.concatenate(parts, axis=-1)
         if not self.products:
             return found
+        more = [numeric[:, c : c + 1] for c in self.multiplied]
+        every = ops.concatenate([found, *more], axis=-1)
         left, right = (
-            ops.take(found, list(side), axis=1)
+            ops.take(every, list(side), axis=1)
             for side in zip(*self.products, strict=True)
         )
         return ops.concatenate([found, left * right], axis=-1)
