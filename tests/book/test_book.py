@@ -11,12 +11,16 @@ twice from the disk, and each visit goes through all checks.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import diagrams
 import drawings
+import live_map
+import numpy as np
+import pandas as pd
 import pytest
 import site_checks as checks
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -163,6 +167,159 @@ def test_the_site_has_the_pages_of_the_contents_and_no_other(site: Path) -> None
         if "_static" not in path.parts
     }
     assert built - {"index", "search", "genindex"} == set(PAGES)
+
+
+# --- the boxes that come alive -------------------------------------------------------
+
+LIVE = "book/3-algorithm/3-2-4c-live"
+MAP = "book/1-background/1-3-unified"
+ADDRESSES = pytest.mark.parametrize("address", ["http", "file"])
+
+
+@pytest.fixture(scope="session")
+def live() -> tuple[Any, Any]:
+    """The model of the committed script, as Keras computes it, and the script."""
+    from urlm_helpers.model import UnifiedRecommender
+    from urlm_helpers.serving import page_variables, read_page
+    from urlm_helpers.sharing import MMoE
+
+    script = read_page(ROOT / "urlm_helpers" / "results" / "live-ranker.js")
+    meta = script.meta
+    sharing = MMoE(3, 3, units=(meta["units"],), experts=meta["experts"])
+    sizes = {"bottom": meta["bottom"], "crosses": meta["crosses"], "dim": meta["dim"]}
+    model = UnifiedRecommender(meta["spec"], sharing=sharing, **sizes)
+    for name, variable in page_variables(model).items():
+        variable.assign(script.arrays[name])
+    return model, script
+
+
+def live_rows(script: Any, history: np.ndarray, **codes: Any) -> dict[str, np.ndarray]:
+    """Rows as the model takes them; one history may stand for all."""
+    names, n = list(script.meta["spec"]["fields"]), len(codes["item"])
+    fields = np.zeros((n, len(names)), "int32")
+    for name, code in codes.items():
+        if name in names:
+            fields[:, names.index(name)] = code
+    return {
+        "fields": fields,
+        "numeric": np.zeros((n, 0), "float32"),
+        "history": np.broadcast_to(history, (n, 10, 2)).astype("int32"),
+        "history_age": np.zeros((n, 10), "float32"),
+        "scenario": np.broadcast_to(codes["where"], n).astype("int32"),
+    }
+
+
+@ADDRESSES
+def test_a_thousand_scores_of_the_live_model_are_those_of_keras(
+    browser: Browser, addresses: dict[str, str], live: tuple[Any, Any], address: str
+) -> None:
+    model, script = live
+    rng = np.random.default_rng(0)
+    sizes = script.meta["spec"]["fields"]
+    history = rng.integers(0, (sizes["item"], sizes["category"]), (1000, 10, 2))
+    history[np.arange(10) < rng.integers(0, 11, 1000)[:, None]] = 0
+    codes = {name: rng.integers(0, size, 1000) for name, size in sizes.items()}
+    x = live_rows(script, history, **codes, where=rng.integers(0, 3, 1000))
+    with checks.visit(browser, f"{addresses[address]}/{LIVE}.html") as seen:
+        found = seen.page.evaluate(
+            """x => x.scenario.map((scenario, i) => liveModel.probabilities({
+                fields: x.fields[i], history: x.history[i], numeric: [], scenario}))""",
+            {name: array.tolist() for name, array in x.items()},
+        )
+    expected = model.probabilities(x)
+    assert expected[:, 0].std() > 0.02
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def shown(page: Page) -> list[int]:
+    """The items of the live list, as their buttons are named aloud."""
+    buttons = page.get_by_role("button", name=re.compile(r"^Click on item \d+, cat"))
+    names = buttons.evaluate_all("all => all.map(each => each.ariaLabel)")
+    return [int(name.split(",")[0].split()[-1]) for name in names]
+
+
+@ADDRESSES
+def test_live_list_is_the_models_and_answers_the_keyboard(
+    browser: Browser, addresses: dict[str, str], live: tuple[Any, Any], address: str
+) -> None:
+    model, script = live
+    notes, items = script.meta["notes"], script.arrays["items"].astype(int)
+    clicked: list[int] = []
+
+    def best(where: int = 0, query: int = 0, powers: Any = (1, 0, 0)) -> list[int]:
+        history = np.zeros((10, 2), int)
+        if clicked:
+            history[-len(clicked) :] = items[clicked]
+        codes = {"item": items[:, 0], "category": items[:, 1], "where": where}
+        codes |= {"scenario": notes["scenarios"][where]}
+        codes |= {"query": notes["queries"][query][1]}
+        score = np.log(model.probabilities(live_rows(script, history, **codes)))
+        ranked = np.argsort(-(score @ powers), kind="stable").tolist()
+        return [i for i in ranked if i not in clicked][:10]
+
+    with checks.visit(browser, f"{addresses[address]}/{LIVE}.html", width=390) as seen:
+        page = seen.page
+        status = page.get_by_role("status").first
+        first = best()
+        assert shown(page) == first
+        assert status.inner_text().startswith(f"First is item {first[0]}, category")
+        page.get_by_role("button", name=f"Click on item {first[2]},").focus()
+        page.keyboard.press("Enter")
+        clicked.append(first[2])
+        assert shown(page) == best() and shown(page) != first
+        assert "are new in the list" in status.inner_text()
+        focus = page.evaluate("document.activeElement.ariaLabel")
+        assert focus.startswith(f"Click on item {shown(page)[2]},")  # the same place
+        page.keyboard.press("Space")
+        clicked.append(best()[2])
+        assert shown(page) == best()
+        page.get_by_role("button", name="Undo the last click").press("Enter")
+        clicked.pop()
+        assert shown(page) == best()
+        query = page.get_by_role("combobox", name="Query (search only)")
+        assert query.is_disabled()
+        page.get_by_role("combobox", name="Scenario").select_option("search")
+        query.select_option(index=2)
+        assert shown(page) == best(where=2, query=2)
+        page.get_by_role("slider", name="click").press("Home")  # and buys alone count
+        page.get_by_role("slider", name="buy").press("End")
+        page.get_by_role("slider", name="click").press("Home")
+        assert shown(page) == best(where=2, query=2, powers=(0, 0, 1))
+        page.get_by_role("combobox", name="App user").select_option(index=3)
+        clicked[:] = notes["visitors"][2]
+        assert shown(page) == best(where=2, query=2, powers=(0, 0, 1))
+        report(checks.outside_requests(seen) + checks.console_noise(seen))
+
+
+@ADDRESSES
+def test_live_map_says_what_the_study_found(
+    browser: Browser, addresses: dict[str, str], address: str
+) -> None:
+    data = live_map.found(pd.read_csv(live_map.STUDY))
+    with checks.visit(browser, f"{addresses[address]}/{MAP}.html", width=390) as seen:
+        page = seen.page
+        page.get_by_role("combobox", name="Rows of search").select_option("16,000")
+        page.get_by_role("combobox", name="The app").select_option("half thresholds")
+        knob = page.get_by_role("slider", name="Shift of the scenarios' tastes")
+        knob.press("ArrowRight")  # from .6 to .9
+        assert "shift 0.9, agreement" in str(knob.get_attribute("aria-valuetext"))
+        table = page.get_by_role("table", name="From popularity")
+        rows = table.get_by_role("row").all_inner_texts()[1:]
+        expected = dict(zip(data["methods"], data["closed"][1][3][3], strict=True))
+        for row, (method, numbers) in zip(rows, expected.items(), strict=True):
+            name, _, mean, ends = row.split("\t")
+            wanted = (round(float(n)) for n in numbers)
+            found = [int(n) for n in re.findall(r"-?\d+", f"{mean} {ends}")]
+            assert name == method
+            assert all(abs(a - b) <= 1 for a, b in zip(found, wanted, strict=True))
+        best = max(expected, key=lambda method: expected[method][0])
+        said = page.locator("[data-live=map] [role=status]").inner_text()
+        assert f"the largest mean is that of {best}," in said
+
+
+def test_the_numbers_of_the_live_map_are_those_of_the_study() -> None:
+    fresh = live_map.script(pd.read_csv(live_map.STUDY))
+    assert live_map.SCRIPT.read_text("utf-8") == fresh
 
 
 # --- the diagrams ---------------------------------------------------------------------
