@@ -54,6 +54,7 @@ def paragraph(*parts: nodes.Node) -> nodes.paragraph:
 def test_first_use_in_a_paragraph_is_the_link() -> None:
     tree = new_document("a page")
     tree += nodes.title("", "The gate")
+    tree += nodes.rubric("", "A gate over a list")
     tree += nodes.note("", paragraph(nodes.Text("A gate in a colored box.")))
     tree += paragraph(
         nodes.literal("", "gate"), nodes.Text(" is code, delegate another.")
