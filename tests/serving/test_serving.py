@@ -631,7 +631,7 @@ def test_exported_files_give_the_scores_of_the_model(
     from urlm_helpers.serving import LiteScores, SavedScores
 
     model, copies, folder = exported
-    assert list(copies.files) == ["saved_model", "float32", "int8", "int8_all"]
+    assert list(copies.files) == ["saved_model", "float32", "int8"]
     assert copies.difference["saved_model"] < 1e-6
     assert copies.difference["float32"] < 1e-6
     assert 0 < copies.difference["int8"] < 0.05
@@ -688,7 +688,7 @@ def test_exports_keep_to_the_tolerance_in_every_corner(
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-FILES = ("saved_model", "float32", "int8", "int8_all")
+FILES = ("saved_model", "float32", "int8")
 
 
 @pytest.mark.parametrize("wrong", FILES)

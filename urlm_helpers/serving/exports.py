@@ -34,9 +34,6 @@ OUTPUT = "probabilities"
 ROWS_AT_ONCE = 8192
 """Rows that a LiteRT file scores at a time, which bounds the memory."""
 
-CALIBRATION = (100, 8)
-"""Batches, and rows in each, from which the ranges of the activations are read."""
-
 
 class ExportError(ValueError):
     """A model can't be exported, or its copy gives other scores."""
@@ -49,7 +46,7 @@ class Exported:
     Parameters
     ----------
     files : mapping of str to Path
-        ``saved_model`` (a folder), ``float32``, ``int8`` and ``int8_all`` (files).
+        ``saved_model`` (a folder), ``float32`` and ``int8`` (files).
     difference : mapping of str to float
         Largest absolute difference of a probability, per entry of `files`.
     """
@@ -95,7 +92,7 @@ class LiteScores:
     Parameters
     ----------
     path : path
-        ``Exported.files["float32"]``, ``["int8"]`` or ``["int8_all"]``.
+        ``Exported.files["float32"]`` or ``["int8"]``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -119,8 +116,7 @@ class LiteScores:
             batch = {name: array[at : at + ROWS_AT_ONCE] for name, array in x.items()}
             with self._lock:
                 parts.append(self._run(**batch)[OUTPUT].copy())
-        # a grid of 8 bits may end a little outside
-        return np.clip(np.concatenate(parts), 0.0, 1.0)
+        return np.concatenate(parts)
 
 
 def export(
@@ -130,7 +126,7 @@ def export(
     *,
     tolerance: float = 1e-6,
 ) -> Exported:
-    """Write a model as a SavedModel and as three LiteRT files, and check them.
+    """Write a model as a SavedModel and as two LiteRT files, and check them.
 
     All take the inputs of the model by name, any number of rows at once, and return
     ``probabilities`` ``(rows, tasks)`` along the funnel. ``spec.json`` beside them
@@ -144,9 +140,7 @@ def export(
         Where to write; made if it is not there, files of an earlier export are
         overwritten.
     x : mapping of str to ndarray
-        Rows to compare scores on, and to read the ranges of the activations from for
-        ``int8_all`` [1]_. Take them from the training period: what is served must not
-        be fitted to the test.
+        Rows to compare scores on.
     tolerance : float
         How far a probability of the SavedModel and of the ``float32`` file may be
         from the model's.
@@ -154,8 +148,7 @@ def export(
     Returns
     -------
     Exported
-        ``int8`` has its large weights in 8 bits and computes in float32 where it must,
-        ``int8_all`` computes in 8 bits too. Neither is held to `tolerance`:
+        ``int8`` has its large weights in 8 bits [1]_. It is not held to `tolerance`:
         `difference` says what it costs in probability, and what that costs in AUC has
         to be measured.
 
@@ -164,6 +157,12 @@ def export(
     ExportError
         Another backend, no rows, rows that do not fit the model, a conversion that
         fails, or scores that are not finite or differ by more than `tolerance`.
+
+    Notes
+    -----
+    There is no file that computes in 8 bits throughout. LiteRT's fast kernels gave
+    wrong products and sums of 8-bit values for these models (its reference kernels,
+    fed the same numbers, gave others), so that every score came out the same.
 
     References
     ----------
@@ -187,15 +186,15 @@ def export(
     with _quiet(), tempfile.TemporaryDirectory() as frozen:
         _save(model, files["saved_model"], frozen=False)
         _save(model, Path(frozen), frozen=True)
-        for name in ("float32", "int8", "int8_all"):
+        for name in ("float32", "int8"):
             files[name] = folder / f"{name}.tflite"
-            files[name].write_bytes(_convert(frozen, name, x))
+            files[name].write_bytes(_convert(frozen, name))
     expected = model.probabilities(x)
     difference = {}
     for name, path in files.items():
         copy = SavedScores(path) if name == "saved_model" else LiteScores(path)
         largest = float(np.abs(copy.probabilities(x) - expected).max())  # NaN stays
-        exact = not name.startswith("int8")
+        exact = name != "int8"
         if not np.isfinite(largest) or (exact and largest > tolerance):
             raise ExportError(
                 f"{path.name} gives other scores than the model: they differ by up to "
@@ -264,20 +263,13 @@ def _save(model: UnifiedRecommender, folder: Path, *, frozen: bool) -> None:
     tf.saved_model.save(server, str(folder), signatures=server.serve)
 
 
-def _convert(folder: str, name: str, x: Mapping[str, np.ndarray]) -> bytes:
+def _convert(folder: str, name: str) -> bytes:
     """Convert a frozen SavedModel to one of the LiteRT files."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     if name != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if name == "int8_all":  # small batches, spread over all rows
-        count, size = CALIBRATION
-        rows = np.linspace(0, len(x["scenario"]) - 1, count * size).astype(int)
-        converter.representative_dataset = lambda: (
-            {name: array[at] for name, array in x.items()}
-            for at in rows.reshape(count, size)
-        )
     try:
         content: bytes = converter.convert()
     except Exception as error:
