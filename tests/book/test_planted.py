@@ -32,7 +32,11 @@ def write(tree: Path, least: int = 2) -> None:
 def test_a_bug_can_be_planted_and_its_tests_are_there(bug: Bug, root: Path) -> None:
     source = (root / bug.file).read_text(encoding="utf-8")
     assert bug.was != bug.now and bug.tests
-    assert ast.dump(ast.parse(bug.plant(source))) != ast.dump(ast.parse(source))
+    planted_source = bug.plant(source)
+    if bug.file.endswith(".py"):  # no change of layout alone
+        assert ast.dump(ast.parse(planted_source)) != ast.dump(ast.parse(source))
+    else:
+        assert planted_source.split() != source.split()
     for test in bug.tests:
         file, _, name = test.partition("::")
         assert re.search(rf"def {name}\b" if name else "", (root / file).read_text())
