@@ -38,6 +38,7 @@ A caption.
 """
 CONFIGURATION = """
 extensions = ["myst_parser", "offline_site"]
+source_suffix = {".md": "markdown"}  # else Sphinx writes into its shared default
 myst_enable_extensions = ["colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 html_theme = "pydata_sphinx_theme"

@@ -19,6 +19,8 @@ import package_reference  # noqa: E402
 
 CONFIGURATION = """
 extensions = ["myst_nb", "package_reference"]
+# Sphinx writes an extension's endings into a default that all its runs here share.
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 nb_execution_mode = "off"
 nitpicky = True
 root_doc = "book/list"
