@@ -6,6 +6,7 @@
 # make test-all        everything, whatever passed before
 # make test-colab      the package and the notebooks with Google Colab's versions
 # make test-backends   the layers' invariants on JAX and PyTorch
+# make test-engine     a log encoded in shards by Ray Data, as on many machines
 # make test-links      the links to other sites (needs the network)
 # make data            fetch the real data that lie in the package registry (120 MB)
 # make lock            compile requirements.lock and the site's part of it (needs uv)
@@ -35,7 +36,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book lab notebooks test test-all lint test-package test-notebooks test-book test-links data \
-	test-backends test-colab gpu lock diagrams vendor url \
+	test-backends test-engine test-colab gpu lock diagrams vendor url \
 	clean
 
 book: $(SITE)/.built
@@ -102,6 +103,13 @@ test-backends: .venv-backends/.installed
 
 .venv-backends/.installed: $(LOCK) pyproject.toml tools/environment.sh
 	tools/environment.sh .venv-backends ANY -r $(LOCK) "jax[cpu]" torch
+	@touch $@
+
+test-engine: .venv-engine/.installed
+	.venv-engine/bin/python -m pytest tests/preprocessing/test_spread.py
+
+.venv-engine/.installed: $(LOCK) pyproject.toml tools/environment.sh
+	tools/environment.sh .venv-engine ANY -r $(LOCK) "ray[data]"
 	@touch $@
 
 .venv-colab/.installed: constraints-colab.txt requirements.txt pyproject.toml \

@@ -6,7 +6,11 @@ from urlm_helpers.preprocessing.files import load_encoder, save_encoder
 from urlm_helpers.preprocessing.lookback import LookBack
 from urlm_helpers.preprocessing.negatives import draw_negatives
 from urlm_helpers.preprocessing.prepared import Prepared, prepare
-from urlm_helpers.preprocessing.shards import read_shard, write_shards
+from urlm_helpers.preprocessing.shards import (
+    encode_shards,
+    read_shard,
+    write_shards,
+)
 from urlm_helpers.preprocessing.spec import InputSpec
 from urlm_helpers.preprocessing.tables import integrate, split_by_time
 from urlm_helpers.preprocessing.world_inputs import world_inputs
