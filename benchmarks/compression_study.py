@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/compression_study.py
 
-A click model of the simulated app, with a row of 16 numbers for each of 18,000 users
-and 2,000 items and a small network behind, is made smaller in seven ways: rounded after
+A click model of the simulated app, with a row of 16 numbers for each of 11,000 users
+and 1,000 items and a small network behind, is made smaller in seven ways: rounded after
 training or while training, pruned, with shorter rows, fewer rows (hashed, quotient and
 remainder, the most frequent alone), or distilled into a model without the network.
 Regressions and boosted trees on counts are the rivals.
@@ -40,7 +40,7 @@ PARTS = ("read", "rows", "vectors", "network", "best", "whole")
 SERVED = ["tables", "form", "measure", "milliseconds"]
 OFF = ["position_bias", "drift", "new_users", "new_items", "friend_effect"]
 KNOBS = dict.fromkeys(OFF, 0.0) | {"user_overlap": 1.0, "item_overlap": 1.0}
-USERS, ITEMS, ROWS, LATENTS = 18_000, 2_000, 1_200_000, 8
+USERS, ITEMS, ROWS, LATENTS = 11_000, 1_000, 700_000, 8
 WIDTH, HIDDEN, BATCH, PASSES = 16, (32, 16), 2048, 3
 STEP, TABLE_STEP, L2S, SOFTS = 3e-4, 0.04, (0.0125, 0.025), (0.5, 1.0)
 TUNING, SEEDS = 99, (101, 102, 103)
@@ -177,7 +177,7 @@ class Adam:
     def step(self, gradient: np.ndarray, rate: float, rows: Any = slice(None)) -> None:
         """Move the weights, or some rows of them."""
         self.t += 1
-        rate *= np.sqrt(1 - 0.99**self.t) / (1 - 0.9**self.t)
+        rate *= (1 - 0.99**self.t) ** 0.5 / (1 - 0.9**self.t)
         m = self.m[rows] = 0.9 * self.m[rows] + 0.1 * gradient
         v = self.v[rows] = 0.99 * self.v[rows] + 0.01 * gradient**2
         self.w[rows] -= rate * m / (np.sqrt(v) + 1e-8)
@@ -304,7 +304,8 @@ TRAINED += [("quotient and remainder", p, 16, 32, True) for p in (0.25, 0.125)]
 TRAINED += [("aware", 2 / 32 + 1 / 16, 16, 2, True)]
 TRAINED += [("dot", w / 16, w, 32, False) for w in (16, 4)]
 DISTILLED = [("distilled", 4 / 16, 4, 32, False)]
-TUNED = [TRAINED[k] for k in (0, 2, 4, 6, 8, 10, 12)] + DISTILLED
+TUNED = [TRAINED[k] for k in (0, 2, 4, 10, 12)] + DISTILLED
+FEWER = ("frequent", "quotient and remainder")  # take the setting of hash
 
 
 class Study:
@@ -350,6 +351,7 @@ class Study:
 
     def chosen(self, method: str) -> tuple[float, float]:
         """Return the penalty and the softness with the least loss on ``TUNING``."""
+        method = "hash" if method in FEWER else method
         lines: Any = pd.DataFrame(self.result.lines())
         lines = lines[(lines["seed"] == str(TUNING)) & (lines["method"] == method)]
         best = lines.loc[lines["valid_loss"].astype(float).idxmin()]
@@ -483,7 +485,8 @@ def served(users: int, items: int, requests: int) -> list[dict[str, Any]]:
     """Time requests for the best ten of 500 items, in parts, for tables of each form.
 
     A request comes and leaves as JSON; ids are texts. The forms take turns, one request
-    each. Their numbers are drawn: the time doesn't hang on them.
+    each. Their numbers are drawn: the time doesn't hang on them. Time is that of the
+    processor: what a request takes where nobody else runs.
     """
     rng = np.random.default_rng(0)
     row_of = {f"B{n:07d}": n for n in range(items)}
@@ -503,22 +506,22 @@ def served(users: int, items: int, requests: int) -> list[dict[str, Any]]:
         ids = [f"B{n:07d}" for n in rng.integers(0, items, 500)]
         body = json.dumps({"user": int(rng.integers(users)), "items": ids})
         for form, (net, tables) in forms.items():
-            at = [time.perf_counter()]
+            at = [time.thread_time()]
             asked = json.loads(body)
-            at.append(time.perf_counter())
+            at.append(time.thread_time())
             rows = np.array([row_of[i] for i in asked["items"]])
-            at.append(time.perf_counter())
+            at.append(time.thread_time())
             user = np.array([asked["user"]])
             p, q = (look(t, r) for t, r in zip(tables, (user, rows), strict=True))
-            at.append(time.perf_counter())
+            at.append(time.thread_time())
             z = net.behind(np.repeat(p, len(q), axis=0), q, np.tile(context, (500, 1)))[
                 0
             ]
-            at.append(time.perf_counter())
+            at.append(time.thread_time())
             best = np.argsort(-z)[:10]
             answer = [{"item": asked["items"][k], "score": float(z[k])} for k in best]
             json.dumps(answer)
-            at.append(time.perf_counter())
+            at.append(time.thread_time())
             if turn >= 20:  # the first ones warm up
                 took = [*np.diff(at), at[-1] - at[0]]
                 for part, each in zip(PARTS, took, strict=True):
@@ -564,7 +567,7 @@ def main() -> None:
     times = Result("compression-serving.csv", SERVED, digits=4)
     for users in (USERS, 2_000_000):
         if not any(line["tables"] == str(users + ITEMS) for line in times.lines()):
-            times.keep(*served(users, ITEMS, 300))
+            times.keep(*served(users, ITEMS, 1_000))
 
 
 if __name__ == "__main__":
