@@ -51,6 +51,8 @@ RANKED = 100
 """Items that the one before is asked to score; that of 5.8 ranks as many or more."""
 
 TURNS = 3
+"""Measurements of each; one where the service before needs a second a request."""
+
 SECONDS = {"before": 2.0, "now": 4.0}
 """That a measurement takes: the one that answers more needs more for its p99."""
 
@@ -232,10 +234,14 @@ ABOUT = ("service", "catalog", "events")
 TIMES = ("p50", "p95", "p99", "per_second", "load", "others", "megabytes")
 
 
+def turns(which: str, events: int, clients: int, quick: bool) -> int:
+    """Return how often something is measured: once where it takes minutes."""
+    slow = which == "before" and events == max(EVENTS) and clients == max(CLIENTS)
+    return 1 if quick or slow else TURNS
+
+
 def run(folder: Path, before: Path, quick: bool) -> None:
     """Measure what is not in the file yet."""
-    from urlm_helpers.serving import measure_latency
-
     columns = (*ABOUT, "clients", "turn", "requests", "errors", "ranked", *TIMES)
     result = Result("service.csv", columns, digits=4)
     done = Counter(
@@ -243,11 +249,15 @@ def run(folder: Path, before: Path, quick: bool) -> None:
         for line in result.lines()
     )
     for catalog, events in itertools.product(CATALOGS, EVENTS):
-        own = {
-            which: [n for n in CLIENTS if done[which, catalog, events, n] < TURNS]
-            for which in SECONDS
-        }
-        if not any(own.values()):
+        missing = [
+            (which, clients, turn)
+            for clients, turn, which in itertools.product(
+                CLIENTS, range(TURNS), SECONDS
+            )
+            if done[which, catalog, events, clients] <= turn
+            and turn < turns(which, events, clients, quick)
+        ]
+        if not missing:
             continue
         shop = folder / f"{catalog}-{events}"
         waiting = max(CLIENTS)
@@ -256,32 +266,35 @@ def run(folder: Path, before: Path, quick: bool) -> None:
             running("now", shop, before, waiting) as second,
         ):
             services = {"before": first, "now": second}
-            for clients, turn in itertools.product(
-                CLIENTS, range(1 if quick else TURNS)
-            ):
-                for which, (url, process) in services.items():
-                    if done[which, catalog, events, clients] > turn:
-                        continue
-                    path, payloads = requests(which, catalog, events)
-                    load = {"url": url + path, "payloads": payloads, "clients": clients}
-                    probe = measure_latency(**load, requests=2 * clients)
-                    if not len(probe.milliseconds):
-                        raise RuntimeError(f"{which}: {probe.first_error}")
-                    number = int(probe.per_second * SECONDS[which] / (1 + 3 * quick))
-                    watch = Watch(process)
-                    took = measure_latency(**load, requests=max(number, 2 * clients))
-                    line = {
-                        **dict(zip(ABOUT, (which, catalog, events), strict=True)),
-                        **{"clients": clients, "turn": turn},
-                        "requests": len(took.milliseconds),
-                        "errors": took.errors,
-                        "ranked": _ranked(url + path, payloads[0]),
-                        **{f"p{n}": took[n] for n in (50, 95, 99)},
-                        "per_second": took.per_second,
-                        **watch.seen(),
-                    }
-                    result.keep(line)
-                    print(line, flush=True)
+            for which, clients, turn in missing:
+                about = dict(zip(ABOUT, (which, catalog, events), strict=True))
+                about |= {"clients": clients, "turn": turn}
+                seconds = SECONDS[which] / (1 + 3 * quick)
+                line = about | measure(*services[which], about, seconds)
+                result.keep(line)
+                print(line, flush=True)
+
+
+def measure(url: str, process: Any, about: Any, seconds: float) -> dict[str, Any]:
+    """Put a load on a service for about so long; each client asks at least once."""
+    from urlm_helpers.serving import measure_latency
+
+    path, payloads = requests(about["service"], about["catalog"], about["events"])
+    probe = measure_latency(url + path, payloads, clients=1, requests=2)
+    if probe.errors:
+        raise RuntimeError(f"{about}: {probe.first_error}")
+    clients = about["clients"]
+    number = max(int(probe.per_second * seconds), clients, 2)
+    watch = Watch(process)
+    took = measure_latency(url + path, payloads, clients=clients, requests=number)
+    return {
+        "requests": len(took.milliseconds),
+        "errors": took.errors,
+        "ranked": _ranked(url + path, payloads[0]),
+        **{f"p{n}": took[n] for n in (50, 95, 99)},
+        "per_second": took.per_second,
+        **watch.seen(),
+    }
 
 
 def _ranked(url: str, payload: Mapping[str, Any]) -> int:
