@@ -265,7 +265,8 @@ def test_package_asks_for_the_readers_ranges_and_no_more() -> None:
     project = package()
     light = ranges(project["dependencies"])
     extras = project["optional-dependencies"]
-    heavy = ranges(extras["tensorflow"] + extras["gbm"] + extras["retrieval"])
+    kinds = ("tensorflow", "gbm", "retrieval", "serving")
+    heavy = ranges([line for kind in kinds for line in extras[kind]])
     assert light.keys() | heavy.keys() == reader.keys() - {
         "jupyterlab",
         "tensorflow-cpu",

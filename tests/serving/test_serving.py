@@ -6,7 +6,6 @@ import http.client
 import json
 import logging
 import socket
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ def running(prepared: Prepared) -> Iterator[Service]:
 
 @pytest.fixture
 def service(running: Service) -> Service:
-    running.model = Linear()
+    running.live.model = Linear()
     return running
 
 
@@ -111,7 +110,7 @@ def ask(service: Service, path: str, body: Any = None, method: str = "POST") -> 
     where = service.url.removeprefix("http://")
     connection = http.client.HTTPConnection(where, timeout=10)
     raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    connection.request(method, path, raw)
+    connection.request(method, path, raw, {"Content-Type": "application/json"})
     response = connection.getresponse()
     assert response.getheader("Content-Type") == "application/json"
     text = response.read()
@@ -151,6 +150,7 @@ def test_scores_are_those_of_the_model(service: Service, prepared: Prepared) -> 
         got = [line[task] for line in answer["scores"]]
         np.testing.assert_allclose(got, expected[:, column])
     assert answer["unknown"] == {"user": False, "items": []}
+    assert answer["versions"] == service.live.versions
 
 
 def test_the_list_is_that_of_recommend(service: Service, prepared: Prepared) -> None:
@@ -231,21 +231,22 @@ def test_a_context_may_differ_between_the_items(service: Service) -> None:
 def test_now_is_flagged_where_the_log_is_old(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last = service.encoder.events["time"].max()
+    last = service.live.last
     for path, request in (("/score", SCORE), ("/recommend", LIST)):
         now = {k: v for k, v in request.items() if k != "time"}
         for days, flagged in ((29, False), (30, True)):
-            recent = pd.Timestamp.now("UTC").tz_localize(None) - pd.Timedelta(days, "D")
-            monkeypatch.setattr(service, "_last", recent)
+            recent = int(time.time()) - days * 86_400 - 10
+            monkeypatch.setattr(service.live, "last", recent)
             answer = ask(service, path, now)[1]
             assert ("warning" in answer) == flagged
             assert (
                 not flagged or f"now, {days} days after the last" in answer["warning"]
             )
-        late = request | {"time": (last + pd.Timedelta("90D")).isoformat()}
+        late = request | {"time": "2026-05-20"}
         assert "warning" not in ask(service, path, late)[1]  # it was asked for
         monkeypatch.undo()
-    assert service._last == last  # of what the encoder knows
+    events = service.live.encoder.events["time"]
+    assert service.live.last == last == events.max().timestamp()
 
 
 def test_a_log_that_counts_steps_is_asked_in_steps() -> None:
@@ -277,18 +278,6 @@ def test_a_scenario_lists_what_its_catalog_has() -> None:
     assert len(listed["feed"]) == 25
 
 
-def test_what_the_encoder_refuses_is_a_refusal(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> None:
-        raise SchemaError("rows: numeric feature 'hour' is infinite")
-
-    monkeypatch.setattr(Encoder, "accept", refuse)
-    for path, request in (("/score", SCORE), ("/recommend", LIST)):
-        status, answer = ask(service, path, request)
-        assert status == 400 and "'hour' is infinite" in answer["error"]
-
-
 def test_time_may_have_a_zone_and_defaults_to_now(service: Service) -> None:
     zone = asked(items=["i1"], time="2026-01-20T01:00:00+02:00")
     assert ask(service, "/score", zone)[1]["time"] == "2026-01-19T23:00:00"
@@ -308,7 +297,7 @@ def test_only_the_past_of_the_asked_moment_counts(prepared: Prepared) -> None:
     service = Service(Spy(), prepared.encoder)
     service.score(asked(items=["i1"], time="2026-01-01"))
     service.score(asked(items=["i1"], time="2026-01-25"))
-    assert seen[0] == 0 and seen[1] > 0
+    assert seen[-2] == 0 and seen[-1] > 0
 
 
 def test_a_connection_serves_many_requests(service: Service) -> None:
@@ -316,7 +305,8 @@ def test_a_connection_serves_many_requests(service: Service) -> None:
     connection = http.client.HTTPConnection(where, timeout=10)
     statuses = []
     for path, body in [("/score", SCORE), ("/no", SCORE), ("/recommend", LIST)]:
-        connection.request("POST", path, json.dumps(body))
+        kind = {"Content-Type": "application/json"}
+        connection.request("POST", path, json.dumps(body), kind)
         response = connection.getresponse()
         response.read()
         statuses.append(response.status)
@@ -327,69 +317,81 @@ def test_a_connection_serves_many_requests(service: Service) -> None:
 # --- clear refusals -------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[str, Any, int, str]] = {
-    "another path": ("/scores", SCORE, 404, "/health, /score, /recommend"),
+    "another path": ("/scores", SCORE, 404, "/recommend, /reload, /score"),
     "no JSON": ("/score", b"user=7", 400, "must be JSON in UTF-8"),
     "no UTF-8": ("/score", b'"\xff"', 400, "must be JSON in UTF-8"),
     "NaN": ("/score", b'{"user": NaN}', 400, "NaN is no JSON"),
     "half a character": ("/score", b'{"user": "\\ud800"}', 400, "must be JSON"),
     "deeply nested": ("/score", b"[" * 1900, 400, "must be JSON"),
-    "no object": ("/score", [1], 400, "must be a JSON object"),
-    "an empty body": ("/score", b"", 400, "must be JSON"),
+    "no object": ("/score", [1], 400, "valid dictionary"),
+    "an empty body": ("/score", b"", 400, "the body: Field required"),
     "too large": ("/score", asked(items=["i" * 2500]), 413, "may have 2,000 bytes"),
-    "a missing field": ("/score", {"user": 7}, 400, "missing ['scenario', 'items'"),
-    "a field too many": ("/score", SCORE | {"itmes": 1}, 400, "unknown fields"),
-    "a text as user": ("/score", SCORE | {"user": "7"}, 400, "must be of type int"),
-    "true as user": ("/score", SCORE | {"user": True}, 400, "got True (bool)"),
-    "a huge user": ("/score", SCORE | {"user": 10**30}, 400, "must be of type int"),
-    "a scenario": ("/score", SCORE | {"scenario": "Shop"}, 400, "['shop', 'feed']"),
-    "a scenario list": ("/score", SCORE | {"scenario": []}, 400, "['shop', 'feed']"),
+    "a missing field": ("/score", {"user": 7}, 400, "scenario: Field required; items"),
+    "a field too many": ("/score", SCORE | {"itmes": 1}, 400, "itmes: Extra inputs"),
+    "a text as user": ("/score", SCORE | {"user": "7"}, 400, "valid integer, got '7'"),
+    "true as user": ("/score", SCORE | {"user": True}, 400, "valid integer, got True"),
+    "a huge user": ("/score", SCORE | {"user": 10**30}, 400, "less than 9223372036"),
+    "a scenario": ("/score", SCORE | {"scenario": "Shop"}, 400, "'shop' or 'feed'"),
+    "a scenario list": ("/score", SCORE | {"scenario": []}, 400, "'shop' or 'feed'"),
     "a day first": ("/score", SCORE | {"time": "31.01.2026"}, 400, "ISO 8601"),
-    "seconds": ("/score", SCORE | {"time": 1767225600}, 400, "ISO 8601"),
+    "seconds": ("/score", SCORE | {"time": 1767225600}, 400, "time: Input"),
     "year 1": ("/score", SCORE | {"time": "0001-01-01"}, 400, "from 1700"),
-    "items as text": ("/score", asked(items="i1"), 400, "list of 1 to 5 ids"),
-    "no items": ("/score", asked(items=[]), 400, "list of 1 to 5 ids, got 0"),
-    "many items": ("/score", asked(items=["i1"] * 6), 400, "1 to 5 ids, got 6"),
+    "year 2201 in UTC": (
+        "/score",
+        SCORE | {"time": "2200-12-31T23:59:59-01:00"},
+        400,
+        "from 1700 to 2200",
+    ),
+    "year 0 in UTC": (
+        "/score",
+        SCORE | {"time": "0001-01-01T00:00:00+01:00"},
+        400,
+        "from 1700 to 2200",
+    ),
+    "items as text": ("/score", asked(items="i1"), 400, "valid list"),
+    "no items": ("/score", asked(items=[]), 400, "at least 1 item"),
+    "many items": ("/score", asked(items=["i1"] * 6), 400, "at most 5 items"),
     "an item number": (
         "/score",
         asked(items=["i1", 2]),
         400,
-        "item must be of type str",
+        "items.1: Input should be a valid string, got 2",
     ),
     "no context": (
         "/score",
         SCORE | {"context": {}},
         400,
-        "exactly ['device', 'hour']",
+        "context.device: Field required; context.hour",
     ),
     "a context kind": (
         "/score",
         SCORE | {"context": {"device": 1, "hour": 1}},
         400,
-        "device must be of type str",
+        "context.device: Input should be a valid string, got 1",
     ),
     "a context text": (
         "/score",
         SCORE | {"context": {"device": "phone", "hour": "1"}},
         400,
-        "hour must be a number",
+        "context.hour: Input should be a valid number, got '1'",
     ),
     "a context beyond floats": (
         "/score",
         SCORE | {"context": {"device": "phone", "hour": 10**400}},
         400,
-        "hour must be a number",
+        "context.hour: Input",
     ),
     "a context beyond doubles": (
         "/score",
         json.dumps(SCORE).replace("0.5", "1e999").encode(),
         400,
-        "hour must be a number, got inf",
+        "context.hour: Input should be a finite number, got inf",
     ),
     "a context beyond single precision": (
         "/score",
         SCORE | {"context": {"device": "phone", "hour": -1e38}},
         400,
-        "hour must be a number from -2",
+        "context.hour: Input should be greater than or equal to -2",
     ),
     "a key twice": (
         "/score",
@@ -403,30 +405,34 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
         400,
         "['hour'] given more than once",
     ),
-    "a float as user": ("/score", SCORE | {"user": 7.0}, 400, "got 7.0 (float)"),
-    "no user": ("/score", SCORE | {"user": None}, 400, "got None (NoneType)"),
-    "a list as item": ("/score", asked(items=[["i1"]]), 400, "got ['i1'] (list)"),
-    "items in a list": ("/recommend", asked(k=3, items=["i1"]), 400, "unknown fields"),
+    "a float as user": ("/score", SCORE | {"user": 7.0}, 400, "valid integer, got 7.0"),
+    "no user": ("/score", SCORE | {"user": None}, 400, "valid integer, got None"),
+    "a list as item": (
+        "/score",
+        asked(items=[["i1"]]),
+        400,
+        "valid string, got ['i1']",
+    ),
+    "items in a list": ("/recommend", asked(k=3, items=["i1"]), 400, "Extra inputs"),
     "a large list": ("/recommend", asked(k=3) | {"user": "7" * 3000}, 413, "may have"),
-    "k zero": ("/recommend", asked(k=0), 400, "integer from 1 to 10, got 0"),
-    "k large": ("/recommend", asked(k=11), 400, "integer from 1 to 10, got 11"),
+    "k zero": ("/recommend", asked(k=0), 400, "greater than or equal to 1, got 0"),
+    "k large": ("/recommend", asked(k=11), 400, "less than or equal to 10, got 11"),
     "k text": ("/recommend", asked(k="3"), 400, "got '3'"),
     "k true": ("/recommend", asked(k=True), 400, "got True"),
-    "an unknown task": ("/recommend", asked(k=3, task="like"), 400, "['click', 'buy']"),
+    "an unknown task": ("/recommend", asked(k=3, task="like"), 400, "'click' or 'buy'"),
     "a list as task": ("/recommend", asked(k=3, task=["buy"]), 400, "got ['buy']"),
-    "a task to score": ("/score", SCORE | {"task": "buy"}, 400, "unknown fields"),
     "a negative weight": (
         "/recommend",
         asked(k=3, task={"click": -1}),
         400,
-        "the weight of 'click' must be a number of at least 0, got -1",
+        "task.click: Input should be greater than or equal to 0, got -1",
     ),
     "weights of 0": ("/recommend", asked(k=3, task={"buy": 0}), 400, "above 0, got"),
     "a weight of another task": (
         "/recommend",
         asked(k=3, task={"like": 1}),
         400,
-        "task 'like' is not one of ['click', 'buy']",
+        "'click' or 'buy', got 'like'",
     ),
     "two contexts for three items": (
         "/score",
@@ -438,15 +444,15 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
         "/score",
         asked(items=["i1", "i2"], context={"device": "phone", "hour": [1, "2"]}),
         400,
-        "hour must be a number, got '2'",
+        "context.hour.1: Input should be a valid number, got '2'",
     ),
     "contexts for a list": (
         "/recommend",
         asked(k=3, context={"device": ["phone"] * 3, "hour": 1}),
         400,
-        "device must be of type str",
+        "device: Input should be a valid string",
     ),
-    "k missing": ("/recommend", asked(), 400, "missing ['k']"),
+    "k missing": ("/recommend", asked(), 400, "k: Field required"),
 }
 
 
@@ -467,31 +473,17 @@ def test_just_as_much_as_is_allowed_is_accepted(service: Service) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_a_wrong_method_names_the_right_one(service: Service, method: str) -> None:
+def test_a_wrong_method_is_refused(service: Service, method: str) -> None:
     status, answer = ask(service, "/score", method=method)
-    assert status == 405 and "/score wants POST" in answer["error"]
+    assert status == 405 and f"/score does not take {method}" in answer["error"]
     assert ask(service, "/health", b"{}")[0] == 405
+
+
+def test_head_is_get_without_a_body(service: Service) -> None:
     answer = raw(service, b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 405") and answer.endswith(b"\r\n\r\n")
-
-
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        (b"Content-Length: many\r\n\r\n", b"400"),
-        (b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", b"400"),
-        (b"Content-Length: 50\r\n\r\n{}", b"400"),  # fewer came
-        (b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", b"411"),
-        (b"\r\n", b"411"),
-    ],
-)
-def test_broken_framing_is_refused(
-    service: Service, head: bytes, status: bytes
-) -> None:
-    answer = raw(service, b"POST /score HTTP/1.1\r\nHost: x\r\n" + head)
-    assert answer.startswith(b"HTTP/1.1 " + status)
-    assert answer.count(b'{"error": ') == 1  # the body is not taken for a request
-    assert (b"50 bytes were announced, 2 came" in answer) == (b"50" in head)
+    assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"\r\n\r\n")
+    length = len(json.dumps(ask(service, "/health", method="GET")[1]))
+    assert f"content-length: {length}".encode() in answer
 
 
 def test_who_sends_a_large_body_slowly_still_gets_the_answer(service: Service) -> None:
@@ -504,47 +496,51 @@ def test_who_sends_a_large_body_slowly_still_gets_the_answer(service: Service) -
         assert connection.recv(65536).startswith(b"HTTP/1.1 413")
 
 
-def test_what_is_no_http_gets_json_too(service: Service) -> None:
-    assert b'{"error": ' in raw(service, b"hello\r\n\r\n")
-
-
 def test_a_failure_inside_hides_its_trace(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.model.error = RuntimeError("secret path")  # type: ignore[attr-defined]
+    service.live.model.error = RuntimeError("secret path")  # type: ignore[attr-defined]
     with caplog.at_level(logging.CRITICAL):
         status, answer = ask(service, "/score", SCORE)
     assert status == 500 and "internal error" in answer["error"]
     assert "secret" not in answer["error"]
-    service.model = Linear()
+    service.live.model = Linear()
     assert ask(service, "/score", SCORE)[0] == 200  # and goes on
 
 
-def test_a_score_that_is_no_number_is_a_failure(service: Service) -> None:
+def test_a_score_that_is_no_number_is_a_failure(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(Linear):
         def probabilities(self, x: Any) -> np.ndarray:
             return np.full((len(x["scenario"]), 2), np.nan)
 
-    service.model = Broken()
-    assert ask(service, "/score", SCORE)[0] == 500
+    service.live.model = Broken()
+    with caplog.at_level(logging.CRITICAL):
+        assert ask(service, "/score", SCORE)[0] == 500
 
 
 def test_no_more_than_so_many_wait_and_one_is_scored_at_a_time(
     service: Service,
 ) -> None:
-    service.model.wait = 0.3  # type: ignore[attr-defined]
-    statuses: list[int] = []
-
-    def one() -> None:
-        statuses.append(ask(service, "/score", SCORE)[0])
-
-    threads = [threading.Thread(target=one) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == [200, 200, 503, 503, 503]
-    assert service.model.most == 1  # type: ignore[attr-defined]
+    where = service.url.removeprefix("http://")
+    each = [http.client.HTTPConnection(where, timeout=10) for _ in range(8)]
+    for connection in each:
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+    service.live.model.wait = 0.5  # type: ignore[attr-defined]
+    kind = {"Content-Type": "application/json"}
+    for connection in each:  # seven arrive while the first one is scored
+        connection.request("POST", "/score", json.dumps(SCORE), kind)
+    statuses = []
+    for connection in each:
+        response = connection.getresponse()
+        statuses.append(response.status)
+        assert (response.getheader("Retry-After") == "1") == (response.status == 429)
+        connection.close()
+    assert set(statuses) == {200, 429} and statuses[0] == 200
+    assert 2 <= statuses.count(200) <= 4  # what came while the first was scored: two
+    assert service.live.model.most == 1  # type: ignore[attr-defined]
 
 
 def test_it_listens_on_this_machine_alone_and_stops(prepared: Prepared) -> None:
@@ -557,8 +553,9 @@ def test_it_listens_on_this_machine_alone_and_stops(prepared: Prepared) -> None:
         kept = http.client.HTTPConnection(where, timeout=10)
         kept.request("GET", "/health")
         assert kept.getresponse().read()
-    kept.request("GET", "/health")  # an open connection is not served on
-    assert kept.getresponse().status == 503
+    with pytest.raises((http.client.HTTPException, OSError)):
+        kept.request("GET", "/health")  # an open connection is not served on
+        kept.getresponse()
     kept.close()
     host, port = where.split(":")
     with pytest.raises(ConnectionRefusedError):
@@ -579,11 +576,11 @@ def test_the_load_is_bounded_and_counts_errors(service: Service) -> None:
     assert 0 < good[50] <= good[95] <= good[99] and good.per_second > 0
     mixed = measure_latency(url, [SCORE, SCORE | {"user": "7"}], clients=1, requests=9)
     assert (len(mixed.milliseconds), mixed.errors) == (5, 4)
-    assert mixed.first_error.startswith('400: {"error": "user must be')
+    assert mixed.first_error.startswith('400: {"error": "user: Input should be')
 
 
 def test_latency_is_the_time_that_the_service_takes(service: Service) -> None:
-    service.model.wait = 0.05  # type: ignore[attr-defined]
+    service.live.model.wait = 0.05  # type: ignore[attr-defined]
     took = measure_latency(service.url + "/score", [SCORE], clients=1, requests=4)
     assert 50 <= took[50] < 500 and took.per_second < 20
 
@@ -673,10 +670,10 @@ def extremes(prepared: Prepared, numbers: float) -> dict[str, np.ndarray]:
 def test_exports_keep_to_the_tolerance_in_every_corner(
     exported: Any, prepared: Prepared
 ) -> None:
-    from urlm_helpers.serving import LiteScores, SavedScores, service
+    from urlm_helpers.serving import LiteScores, SavedScores, requests
 
     model, copies, _ = exported
-    for numbers in (1.0, 10.0, service.FAR):
+    for numbers in (1.0, 10.0, requests.FAR):
         x = extremes(prepared, numbers)
         expected = model.probabilities(x)
         assert np.isfinite(expected).all() and len(np.unique(expected[:, 0])) > 10
@@ -835,7 +832,8 @@ def test_an_encoder_that_was_loaded_serves(prepared: Prepared, tmp_path: Path) -
     ask["context"] = {"device": "phone", "hour": 0.5}
     for request, name in (({"items": ["i3", "i4"]}, "score"), ({"k": 5}, "recommend")):
         one, other = (Service(Linear(), e) for e in (prepared.encoder, again))
-        assert getattr(one, name)(ask | request) == getattr(other, name)(ask | request)
+        a, b = (getattr(each, name)(ask | request) for each in (one, other))
+        assert a | {"took_ms": 0} == b | {"took_ms": 0}
     ask["context"] = {"device": 1, "hour": 0.5}
-    with pytest.raises(ValueError, match="device.*'?1"):
+    with pytest.raises(ValueError, match="device.*1"):
         Service(Linear(), again).score(ask | {"items": ["i3"]})

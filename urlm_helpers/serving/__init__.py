@@ -8,6 +8,7 @@ from urlm_helpers.serving.exports import (
     export,
 )
 from urlm_helpers.serving.latency import Latency, measure_latency
+from urlm_helpers.serving.online import Online
 from urlm_helpers.serving.page import (
     LivePage,
     export_page,
@@ -15,4 +16,6 @@ from urlm_helpers.serving.page import (
     page_variables,
     read_page,
 )
-from urlm_helpers.serving.service import Service
+from urlm_helpers.serving.requests import Refused
+from urlm_helpers.serving.service import Service, from_bundle
+from urlm_helpers.serving.store import EventStore, StoreError

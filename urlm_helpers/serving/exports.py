@@ -13,6 +13,7 @@ that the book admits have it, nothing more must be installed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -93,12 +94,18 @@ class LiteScores:
     ----------
     path : path
         ``Exported.files["float32"]`` or ``["int8"]``.
+
+    Attributes
+    ----------
+    version : str
+        12 characters that another file would not have.
     """
 
     def __init__(self, path: str | Path) -> None:
         import tensorflow as tf
 
         content = Path(path).read_bytes()  # its own error names a missing file
+        self.version = hashlib.sha256(content).hexdigest()[:12]
         with _quiet():  # the class is to move, see above
             interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
             self._run = interpreter.get_signature_runner("serving_default")

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+JSON = {"Content-Type": "application/json"}
+
 TIMEOUT = 30.0
 """Seconds after which an answer counts as an error."""
 
@@ -107,7 +109,8 @@ def measure_latency(
         for number in own:
             start = time.perf_counter()
             try:
-                connection.request("POST", parts.path, bodies[number % len(bodies)])
+                body = bodies[number % len(bodies)]
+                connection.request("POST", parts.path, body, JSON)
                 response = connection.getresponse()
                 text = response.read().decode(errors="replace")
             except (OSError, http.client.HTTPException) as error:
