@@ -1,7 +1,9 @@
-"""``python -m urlm_helpers new FOLDER`` writes a project for a reader's own data."""
+"""What a command line asks for: a project for a reader's own data, or a service."""
 
 import argparse
+import logging
 import sys
+from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,7 +17,14 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="with three small tables, so that it runs",
     )
+    serve = commands.add_parser("serve", help="answer over HTTP with a model's folder")
+    serve.add_argument("folder", help="float32.tflite, spec.json and encoder.npz")
+    serve.add_argument("--store", help="file of the events; default in the folder")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000)
     given = parser.parse_args(arguments)
+    if given.command == "serve":
+        return run(given)
 
     from urlm_helpers.project.scaffold import new as write  # --help needs no pandas
 
@@ -26,6 +35,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print("\n".join(str(path) for path in paths))
     print(f"next: read {given.folder}/README.md")
+    return 0
+
+
+def run(given: argparse.Namespace) -> int:
+    """Serve until the process is told to stop; SIGHUP reads the folder again."""
+    from urlm_helpers.serving import from_bundle
+
+    logging.basicConfig(level=logging.INFO)
+    store = given.store or Path(given.folder) / "events.db"
+    try:
+        service = from_bundle(
+            given.folder, store=store, host=given.host, port=given.port
+        )
+        service.run()
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import tempfile
 import threading
 import time
@@ -130,6 +131,7 @@ class Service:
     def health(self) -> dict[str, Any]:
         """Say what the service knows and how much it takes."""
         live, schema = self.live, self.live.schema
+        live.catch_up(self.store)
         return {
             "status": "ok",
             "scenarios": list(schema.scenarios),
@@ -220,6 +222,24 @@ class Service:
 
     # --- starting and stopping --------------------------------------------------------
 
+    def run(self) -> None:
+        """Serve in this thread until a signal; SIGHUP means `reload`."""
+        from urlm_helpers.serving.app import make_server
+
+        def again(*_: object) -> None:
+            threading.Thread(target=self._reload_or_log).start()
+
+        signal.signal(signal.SIGHUP, again)
+        server, listening = make_server(self)
+        log.info("listens on %s", listening.getsockname())
+        server.run([listening])
+
+    def _reload_or_log(self) -> None:
+        try:
+            self.reload()
+        except Refused as refused:
+            log.error("%s", refused)
+
     def __enter__(self) -> Service:
         from urlm_helpers.serving.app import make_server
 
@@ -258,16 +278,15 @@ def load_bundle(folder: str | Path) -> tuple[LiteScores, Encoder]:
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
         encoder = load_encoder(folder / "encoder.npz")
-        model = LiteScores(folder / "float32.tflite")
+        own = json.loads(json.dumps(encoder.spec.to_dict()))
+        if differ := [name for name in own if spec.get(name) != own[name]]:
+            raise ValueError(
+                f"{folder}: the model was made for other tables than its encoder's, "
+                f"they differ in {differ}: export both after the same training"
+            )
+        return LiteScores(folder / "float32.tflite"), encoder
     except OSError as error:
         raise ValueError(f"{folder} lacks a file: {error}") from None
-    if spec != (own := json.loads(json.dumps(encoder.spec.to_dict()))):
-        differ = [name for name in own if spec.get(name) != own[name]]
-        raise ValueError(
-            f"{folder}: the model was made for other tables than those of its encoder, "
-            f"they differ in {differ}: export both after the same training"
-        )
-    return model, encoder
 
 
 def from_bundle(folder: str | Path, **options: Any) -> Service:
