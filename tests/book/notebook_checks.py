@@ -113,6 +113,18 @@ def wide_lines(notebook: Any) -> list[str]:
     ]
 
 
+def data_without_stand_in(notebook: Any) -> list[str]:
+    """List the cells that need real data, if no cell goes on without them."""
+    cells = code_cells(notebook)
+    if any("except DownloadError" in cell.source for _, cell in cells):
+        return []
+    return [
+        f"cell {i}: wants {sorted(wanted)}, and no cell catches DownloadError"
+        for i, cell in cells
+        if (wanted := notebooks.wanted_data(cell))
+    ]
+
+
 def unstated_limits(notebook: Any) -> list[str]:
     """Say so if the top does not state time and memory, or states too much."""
     try:
@@ -179,6 +191,7 @@ CHECKS: list[Callable[[Any], list[str]]] = [
     widgets,
     long_cells,
     wide_lines,
+    data_without_stand_in,
     unstated_limits,
     figures_without_alt,
     foreign_metadata,

@@ -92,6 +92,10 @@ FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
     ),
     "a cell of 31 lines": (checks.long_cells, good(source="1\n" * 31)),
     "a line of 89 columns": (checks.wide_lines, good(source="#" * 89)),
+    "data and nothing in their place": (
+        checks.data_without_stand_in,
+        good(metadata={"tags": ["data:log"]}),
+    ),
     "no limits": (
         checks.unstated_limits,
         bad(lambda n: n.cells[0].update(source="# Title")),
@@ -207,7 +211,9 @@ def test_no_check_speaks_up_about_a_good_notebook() -> None:
     check = good(f"# @title {folds.CHECKED}it adds up\nassert 1 + 1 == 2", outputs=[])
     table = good(f"# @title {folds.TABLE}\nprint(2 + 2)")
     helper = good("# @title Helper: add\ndef add(a, b):\n    return a + b", outputs=[])
-    for notebook in (good(), error, figure, check, table, helper):
+    twin = "try:\n    read()\nexcept DownloadError:\n    print(4)"
+    data = good(twin, metadata={"tags": ["data:log"]})
+    for notebook in (good(), error, figure, check, table, helper, data):
         assert [fault for check in CHECKS for fault in check(notebook)] == []
 
 
