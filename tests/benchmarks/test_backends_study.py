@@ -53,9 +53,9 @@ def test_forward_pass_by_hand() -> None:
 @pytest.mark.parametrize("l2", [0.0, 0.5])
 def test_ported_adam_is_algorithm_1_with_decay_in_the_gradient(l2: float) -> None:
     w, m, v = np.array([0.3, -0.2]), np.zeros(2), np.zeros(2)
-    weight, optimizer = keras.Variable(w), study.port_adam(l2)
+    weight, optimizer = keras.Variable(w, dtype="float32"), study.port_adam(l2)
     for t, gradient in enumerate(([1e-8, 0.5], [-2e-8, 0.1]), start=1):
-        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
         g = np.array(gradient) + l2 * w
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         w = w - 1e-3 * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
