@@ -235,9 +235,9 @@ TIMES = ("p50", "p95", "p99", "per_second", "load", "others", "megabytes")
 
 
 def turns(which: str, events: int, clients: int, quick: bool) -> int:
-    """Return how often something is measured: once where it takes minutes."""
+    """Return how often something is measured: not at all where it takes minutes."""
     slow = which == "before" and events == max(EVENTS) and clients == max(CLIENTS)
-    return 1 if quick or slow else TURNS
+    return 0 if slow else 1 if quick else TURNS
 
 
 def run(folder: Path, before: Path, quick: bool) -> None:
@@ -360,7 +360,7 @@ def offer(
     return statuses, np.array(took), time.perf_counter() - begin
 
 
-def overload(folder: Path, before: Path) -> None:
+def overload(folder: Path, before: Path, quick: bool) -> None:
     """Measure the rates that are not in the file yet."""
     columns = ("service", "offered", "answered", "refused", "failed", "p50", "p99")
     result = Result("service-overload.csv", (*columns, *TIMES[-3:]), digits=4)
@@ -377,7 +377,9 @@ def overload(folder: Path, before: Path) -> None:
                 if (which, rate) in done:
                     continue
                 watch = Watch(process)
-                statuses, took, seconds = offer(url + path, payloads, rate, 4.0)
+                statuses, took, seconds = offer(
+                    url + path, payloads, rate, 2.0 if quick else 5.0
+                )
                 full = statuses[429] + statuses[503]
                 line = {
                     **{"service": which, "offered": rate},
@@ -409,4 +411,4 @@ if __name__ == "__main__":
     if "run" in a.what:
         run(a.folder, a.before, a.quick)
     if "overload" in a.what:
-        overload(a.folder, a.before)
+        overload(a.folder, a.before, a.quick)

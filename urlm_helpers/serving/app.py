@@ -31,6 +31,9 @@ CLOSE = {"Connection": "close"}
 OPEN = ("GET", "HEAD")
 """Methods that are answered even when too many requests wait."""
 
+MOST_HEAD = 64_000
+"""Bytes of the head of a request, but for the last that are read at once."""
+
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 """Upper ends, in seconds, of what ``/metrics`` counts."""
 
@@ -60,6 +63,14 @@ class Patient(HttpToolsProtocol):
 
     seconds = 10.0
     _late: asyncio.TimerHandle | None = None
+    _head = 0  # bytes of one that is not complete
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse a head that does not end; httptools would keep all of it."""
+        super().data_received(data)
+        self._head = self._head + len(data) if self._late is not None else 0
+        if self._head > MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response(f"a head may have {MOST_HEAD} bytes")
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock."""

@@ -206,7 +206,7 @@ def models(
     task["explain"] = (field[bool, Field(strict=True)], False)
     count = field[int, Field(strict=True, ge=1)]
     columns = schema.item_categorical
-    by: Any = one_of[columns] if columns else str
+    by: Any = one_of[columns] if columns else field[str, AfterValidator(_no_column)]
     item = ids["item"]
     items = field[list_of[item], Field(min_length=1, max_length=max_items)]
     score = create(
@@ -229,7 +229,7 @@ def models(
         at_most=(map_of[by, count], {}),
         budget_ms=(field[float, Field(strict=True, gt=0, le=1e4)] | None, None),
     )
-    label = one_of[0, 1]
+    label = field[int, Field(strict=True, ge=0, le=1)]
     event = create(
         "Event",
         __base__=Strict,
@@ -250,6 +250,11 @@ def models(
         "batch": many("Batch", "requests", recommend, MOST_REQUESTS),
         "events": many("Events", "events", event, MOST_EVENTS),
     }
+
+
+def _no_column(name: str) -> str:
+    """Refuse a column where the items have none."""
+    raise ValueError("the items have no categorical column")
 
 
 def _type(kind: Kind) -> Any:
