@@ -20,7 +20,7 @@ import pytest
 
 from urlm_helpers.data import Schema, from_frames
 from urlm_helpers.preprocessing import Encoder, save_encoder
-from urlm_helpers.serving import EventStore, Refused, Service, StoreError
+from urlm_helpers.serving import EventStore, Online, Refused, Service, StoreError, live
 from urlm_helpers.serving import service as module
 from urlm_helpers.serving.service import load_bundle
 
@@ -243,12 +243,13 @@ def test_a_reload_drops_no_request_and_no_event(
     class Other(Counts):
         version = "other"
 
-    def slowly(folder: Any) -> Any:
+    def slowly(*past: Any) -> Online:  # once the events are read
         started.set()
         assert go_on.wait(20)
-        return Other(), shop()
+        return Online(*past)
 
-    monkeypatch.setattr(module, "load_bundle", slowly)
+    monkeypatch.setattr(module, "load_bundle", lambda _: (Other(), shop()))
+    monkeypatch.setattr(live, "Online", slowly)
     service.folder = tmp_path
 
     def post(path: str, body: Any) -> Any:
@@ -290,10 +291,10 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_goes_on(
     if case == "tables":
         encoder.schema = other
     monkeypatch.setattr(module, "load_bundle", lambda _: (Wrong(), encoder))
-    live = service.live
+    old = service.live
     with pytest.raises(Refused, match="the old model goes on: ") as refused:
         service.reload("somewhere")
-    assert refused.value.status == 409 and service.live is live and score(service)
+    assert refused.value.status == 409 and service.live is old and score(service)
     with pytest.raises(Refused, match="name one"):
         service.reload()
 
