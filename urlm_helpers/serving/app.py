@@ -27,12 +27,10 @@ from urlm_helpers.serving.requests import Refused, explain, parse
 log = logging.getLogger(__name__)
 
 CLOSE = {"Connection": "close"}
+MOST_HEAD = 64_000  # bytes of the head of a request, but for those read last
 
 OPEN = ("GET", "HEAD")
 """Methods that are answered even when too many requests wait."""
-
-MOST_HEAD = 64_000
-"""Bytes of the head of a request, but for the last that are read at once."""
 
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 """Upper ends, in seconds, of what ``/metrics`` counts."""
@@ -102,8 +100,7 @@ class Patient(HttpToolsProtocol):
             self._late = None
 
     def _close(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
+        self.transport.close()
 
 
 class Guard:
