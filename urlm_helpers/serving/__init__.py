@@ -1,4 +1,4 @@
-"""Serving: exported models, a live page, the service, latency; 3.2.4c and 5.7."""
+"""Serving: exported models, a live page, the service, latency; 3.2.4c, 5.7b, 5.8."""
 
 from urlm_helpers.serving.exports import (
     Exported,

@@ -229,7 +229,8 @@ class Service:
         def again(*_: object) -> None:
             threading.Thread(target=self._reload_or_log).start()
 
-        signal.signal(signal.SIGHUP, again)
+        if hasattr(signal, "SIGHUP"):  # Windows has none
+            signal.signal(signal.SIGHUP, again)
         server, listening = make_server(self)
         log.info("listens on %s", listening.getsockname())
         server.run([listening])
