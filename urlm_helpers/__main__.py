@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     serve = commands.add_parser("serve", help="answer over HTTP with a model's folder")
     serve.add_argument("folder", help="float32.tflite, spec.json and encoder.npz")
-    serve.add_argument("--store", help="file of the events; default in the folder")
+    where = "file of the events, or redis://HOST:6379/0; default in the folder"
+    serve.add_argument("--store", help=where)
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
     given = parser.parse_args(arguments)
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Serve until the process is told to stop; SIGHUP reads the folder again."""
-    from urlm_helpers.serving import from_bundle
+    from urlm_helpers.serving import StoreError, from_bundle
 
     logging.basicConfig(level=logging.INFO)
     store = given.store or Path(given.folder) / "events.db"
@@ -49,7 +50,7 @@ def run(given: argparse.Namespace) -> int:
             given.folder, store=store, host=given.host, port=given.port
         )
         service.run()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -139,9 +139,10 @@ def test_services_share_a_store_and_a_new_one_goes_on(
 
 def test_a_full_disk_keeps_what_was_acknowledged(service: Service) -> None:
     service.record({"events": [event(item=3)]})
-    kept = score(service, 3)
-    (pages,) = service.store._write.execute("PRAGMA page_count").fetchone()
-    service.store._write.execute(f"PRAGMA max_page_count = {pages}")
+    kept, store = score(service, 3), service.store
+    assert isinstance(store, EventStore)
+    (pages,) = store._write.execute("PRAGMA page_count").fetchone()
+    store._write.execute(f"PRAGMA max_page_count = {pages}")
     known = service.health()["events"]
     with service:
         url, body = service.url + "/events", {"events": [event()]}
@@ -153,7 +154,7 @@ def test_a_full_disk_keeps_what_was_acknowledged(service: Service) -> None:
             urllib.request.urlopen(request, json.dumps(lots).encode(), timeout=30)
         assert full.value.code == 507 and b"no event was kept" in full.value.read()
         assert score(service, 3) == kept and service.health()["events"] == known
-        service.store._write.execute("PRAGMA max_page_count = 100000")
+        store._write.execute("PRAGMA max_page_count = 100000")
         with urllib.request.urlopen(request, json.dumps(body).encode()) as answer:
             assert json.load(answer)["accepted"] == 1
 
@@ -161,6 +162,7 @@ def test_a_full_disk_keeps_what_was_acknowledged(service: Service) -> None:
 def test_another_process_that_writes_for_long_is_waited_for_and_then_told(
     service: Service, tmp_path: Path
 ) -> None:
+    assert isinstance(service.store, EventStore)
     service.store._write.execute("PRAGMA busy_timeout = 50")
     other = sqlite3.connect(tmp_path / "events.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

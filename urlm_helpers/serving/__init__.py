@@ -18,4 +18,10 @@ from urlm_helpers.serving.page import (
 )
 from urlm_helpers.serving.requests import Refused
 from urlm_helpers.serving.service import Service, from_bundle
-from urlm_helpers.serving.store import EventStore, StoreError
+from urlm_helpers.serving.store import (
+    EventStore,
+    RedisStore,
+    Store,
+    StoreError,
+    open_store,
+)

@@ -16,7 +16,7 @@ from urlm_helpers.recommendation.lists import Scores
 from urlm_helpers.recommendation.rerank import at_most, best
 from urlm_helpers.serving.online import Online
 from urlm_helpers.serving.requests import Refused, iso, models, now, show
-from urlm_helpers.serving.store import EventStore
+from urlm_helpers.serving.store import Store
 
 LATE = 30
 """Days after the last known event from which on a request without `time` is odd."""
@@ -38,7 +38,7 @@ class Live:
     ----------
     model, encoder, mixes, max_items, max_k, candidates
         As of `Service`.
-    store : EventStore
+    store : Store
         The past.
 
     Raises
@@ -51,7 +51,7 @@ class Live:
         self,
         model: Scores,
         encoder: Encoder,
-        store: EventStore,
+        store: Store,
         *,
         mixes: Mapping[str, Mix],
         max_items: int,
@@ -115,7 +115,7 @@ class Live:
                 f"{p.tolist()}"
             )
 
-    def catch_up(self, store: EventStore) -> None:
+    def catch_up(self, store: Store) -> None:
         """Read the events that came since."""
         for number, *values, happened in store.since(self.number):
             self.number, self.events = number, self.events + 1

@@ -23,7 +23,7 @@ from urlm_helpers.recommendation.lists import Scores
 from urlm_helpers.serving.exports import LiteScores
 from urlm_helpers.serving.live import Live
 from urlm_helpers.serving.requests import Refused, iso, now, read
-from urlm_helpers.serving.store import EventStore, StoreError
+from urlm_helpers.serving.store import StoreError, open_store
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class Service:
         :class:`~urlm_helpers.serving.LiteScores`. It is asked by one thread at a time.
     encoder : Encoder
         The one that encoded the model's training rows.
-    store : path, optional
+    store : path or URL, optional
         The file of the events, made if it is not there and filled with the encoder's;
         from then on it alone is the past, whatever an encoder brings. Several
-        services, in one process or more, may have the same one. By default a
-        temporary file.
+        services, in one process or more, may have the same one. ``redis://host:6379/0``
+        takes a Redis, for services on several machines. By default a temporary file.
     mixes : mapping of str to mix, optional
         What a request for a list may be ordered by, by name, beside the tasks: weights
         of tasks, also by scenario, see
@@ -112,7 +112,7 @@ class Service:
         if store is None:
             self._temporary = tempfile.TemporaryDirectory()
             store = Path(self._temporary.name) / "events.db"
-        self.store = EventStore(store, encoder.schema)
+        self.store = open_store(store, encoder.schema)
         self.store.fill(encoder.events)
         self._options: dict[str, Any] = {
             "mixes": mixes or {},
@@ -131,7 +131,7 @@ class Service:
     def health(self) -> dict[str, Any]:
         """Say what the service knows and how much it takes."""
         live, schema = self.live, self.live.schema
-        live.catch_up(self.store)
+        self._catch_up(live)
         return {
             "status": "ok",
             "scenarios": list(schema.scenarios),
@@ -162,13 +162,20 @@ class Service:
         """Answer a request that came at some moment, by default now."""
         live = self.live
         asked = read(live.requests[name], request)
-        live.catch_up(self.store)
+        self._catch_up(live)
         if name == "score":
             return live.score(asked)
         arrived = time.perf_counter() if arrived is None else arrived
         budget = asked.budget_ms or self.budget_ms
         answer = live.recommend(asked, arrived + budget / 1000)
         return answer | {"took_ms": round(1000 * (time.perf_counter() - arrived), 3)}
+
+    def _catch_up(self, live: Live) -> None:
+        """Read what came since; without it no answer is the right one."""
+        try:
+            live.catch_up(self.store)
+        except StoreError as error:
+            raise Refused(str(error), 503) from None
 
     def record(self, request: Any) -> dict[str, Any]:
         """Write events; when this returns, the disk has them. Raises `Refused`."""
