@@ -1,6 +1,7 @@
 """The next basket: counting, neighbors, item-to-item, and one model for all sections.
 
     python benchmarks/basket_study.py ta-feng complete-journey
+    python benchmarks/basket_study.py ta-feng --task several
 
 Two logs. Ta Feng by the protocol of a published notebook (page 6.1): users with five
 days and more, the last day is the truth, the day before it tunes. Complete Journey cut
@@ -15,6 +16,14 @@ for all, one for each section and kind (again or new), these shrunk around the c
 one (a line may bend in all of them), boosted trees with the section as a column, and
 a network on top of the shrunk
 ones. A line is written as soon as it is known, and skipped on a new start.
+
+The second task, *several*, asks for the products of which two units or more will be
+bought. Two rivals order without a model of it, or with half of one: by the chance of
+one unit, and by that times the chance of several where one is bought. The regressions
+choose how hard they lean on each other by evidence, among ten strengths. Trees
+and network choose two numbers each: learnt before the basket before, they are judged on
+it, and each number is doubled or halved as long as that helps. The chosen ones are
+fitted with three seeds. The intervals are over users and seeds.
 """
 
 from __future__ import annotations
@@ -49,6 +58,9 @@ DECAYS = [(1.0, 1.0), (0.9, 0.9), (0.9, 0.7), (0.8, 0.5)]
 NEIGHBORS, ALPHAS, GROUPS = (100, 400), (0.2, 0.4, 0.6, 0.8, 1.0), 7
 STRENGTHS, SEEDS = (300.0, 1_000.0, 3_000.0), (0, 1, 2)
 KNOTS = (0.5, 0.8, 0.95)
+TREES, NETWORK = "boosted trees", "shrunk regressions + network"
+USUAL = {TREES: (0.08, 31), NETWORK: (2e-3, 32)}  # the step's size, leaves or width
+BY_ONE, THEN = "by the chance of one", "chance of one, and of several then"
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 WEEKS = pd.Timedelta(weeks=5)
 
@@ -407,29 +419,36 @@ def _levels(x: np.ndarray, scenario: np.ndarray, scenarios: int) -> np.ndarray:
 
 def fitted(
     train: pd.DataFrame, test: pd.DataFrame, task: str, scenarios: int
-) -> dict[str, Callable[[], list[np.ndarray]]]:
+) -> dict[str, Callable[..., Iterator[np.ndarray]]]:
     """Return how to fit each model of the same columns and score the test rows.
 
-    One score for each seed, where a model draws lots.
+    One score for each seed, where a model draws lots; trees and network take their
+    settings and the seeds.
     """
     from urlm_helpers.model import ShrunkRegression
 
     y, tables = train[task].to_numpy(), (train, test)
     which, which_asked = (t["scenario"].to_numpy() for t in tables)
     own, own_asked = bent(*(t[[*NUMBERS]].to_numpy() for t in tables))
-    x = _levels(own, which, scenarios)
-    asked = _levels(own_asked, which_asked, scenarios)
-    columns = [t[[*NUMBERS, "scenario"]].to_numpy() for t in tables]
-    scale = x.mean(axis=0), x.std(axis=0) + 1e-6
 
-    def pooled() -> list[np.ndarray]:
+    @cache
+    def wide() -> list[np.ndarray]:
+        each = zip((own, own_asked), (which, which_asked), strict=True)
+        return [_levels(*t, scenarios) for t in each]
+
+    def pooled() -> Iterator[np.ndarray]:
+        x, asked = wide()
         model = ShrunkRegression().fit(x, y, np.zeros(len(y), "int64"))
-        return [model.logits(asked, np.zeros(len(asked), "int64"))]
+        yield model.logits(asked, np.zeros(len(asked), "int64"))
 
-    def free() -> list[np.ndarray]:
+    def trees(settings: Any, seeds: Any = SEEDS) -> Iterator[np.ndarray]:
+        columns = [t[[*NUMBERS, "scenario"]].to_numpy() for t in tables]
+        return (_trees(*columns, y, settings, seed) for seed in seeds)
+
+    def free() -> Iterator[np.ndarray]:
         model = ShrunkRegression((1.0,))
         model.fit(own, y, which, scenarios=scenarios)
-        return [model.logits(own_asked, which_asked)]
+        yield model.logits(own_asked, which_asked)
 
     @cache
     def shrunk() -> list[np.ndarray]:
@@ -438,25 +457,57 @@ def fitted(
         asked_too = (own_asked, which_asked), (own, which)
         return [model.logits(*each) for each in asked_too]
 
-    def more(seed: int) -> np.ndarray:
-        wide = [((t - scale[0]) / scale[1]).astype("float32") for t in (x, asked)]
-        return _network(*wide, *shrunk()[::-1], y, train["user"].to_numpy(), seed)
+    def more(settings: Any, seeds: Any = SEEDS) -> Iterator[np.ndarray]:
+        mean, scale = (f(wide()[0], axis=0) for f in (np.mean, np.std))
+        both = [((t - mean) / (scale + 1e-6)).astype("float32") for t in wide()]
+        user, start = train["user"].to_numpy(), shrunk()[::-1]
+        for seed in seeds:
+            yield _network(*both, *start, y, user, settings, seed)
 
     return {
         "one regression": pooled,
-        "boosted trees": lambda: [_trees(*columns, y, seed) for seed in SEEDS],
+        TREES: trees,
         "a regression each": free,
-        "shrunk regressions": lambda: shrunk()[:1],
-        "shrunk regressions + network": lambda: [more(seed) for seed in SEEDS],
+        "shrunk regressions": lambda: iter(shrunk()[:1]),
+        NETWORK: more,
     }
 
 
-def _trees(x: np.ndarray, asked: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
+def of_those(train: pd.DataFrame, test: pd.DataFrame, scenarios: int) -> np.ndarray:
+    """Return the logit of several units of those that are bought at all."""
+    shrunk = fitted(train[train["buy"] == 1], test, "several", scenarios)
+    return next(shrunk["shrunk regressions"]())
+
+
+def log_chance(logit: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the chance."""
+    return -np.logaddexp(0, -logit)
+
+
+def climb(judge: Callable[[tuple[float, int]], float], at: tuple[float, int]) -> Any:
+    """Double or halve one of two numbers as long as the judge gives more."""
+    known: dict[tuple[float, int], float] = {}
+    while True:
+        a, b = at
+        for each in (at, (a / 2, b), (2 * a, b), (a, b // 2), (a, 2 * b)):
+            if each not in known:
+                known[each] = judge(each)
+                print("    ", each, round(known[each], 5), flush=True)
+        best_of = max(known, key=lambda each: known[each])
+        if best_of == at:
+            return at
+        at = best_of
+
+
+def _trees(
+    x: np.ndarray, asked: np.ndarray, y: np.ndarray, settings: Any, seed: int
+) -> np.ndarray:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     trees = HistGradientBoostingClassifier(
-        max_iter=300,
-        learning_rate=0.08,
+        max_iter=round(24 / settings[0]),
+        learning_rate=settings[0],
+        max_leaf_nodes=settings[1],
         early_stopping=True,
         categorical_features=[x.shape[1] - 1],
         random_state=seed,
@@ -471,6 +522,7 @@ def _network(
     start_asked: np.ndarray,
     y: np.ndarray,
     user: np.ndarray,
+    settings: Any,
     seed: int,
 ) -> np.ndarray:
     """Fit a network to what the regression leaves; a tenth of the users stop it."""
@@ -478,12 +530,12 @@ def _network(
 
     keras.utils.set_random_seed(seed)
     numbers, offset = keras.Input((x.shape[1],)), keras.Input((1,))
-    hidden = keras.layers.Dense(32, "relu")(numbers)
-    hidden = keras.layers.Dense(16, "relu")(hidden)
+    hidden = keras.layers.Dense(settings[1], "relu")(numbers)
+    hidden = keras.layers.Dense(settings[1] // 2, "relu")(hidden)
     more = keras.layers.Dense(1, kernel_initializer="zeros")(hidden)
     model = keras.Model([numbers, offset], keras.layers.Add()([more, offset]))
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(2e-3), loss)
+    model.compile(keras.optimizers.Adam(settings[0]), loss)
     held = np.random.default_rng(seed).permutation(user.max() + 1)[user] % 10 == 0
     stop = keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
     model.fit(
@@ -524,18 +576,19 @@ class Study:
         judged = [self.judge.recall(each, lists) for each in score()]
         seconds, lines = round(time.perf_counter() - began), []
         for name in lists:
-            value = np.mean([found[name] for found in judged], axis=0)
+            value = np.array([found[name] for found in judged])  # of seeds and users
             self.values[f"{task}|{method}|{name}"] = value
-            there = ~np.isnan(value)
+            there = ~np.isnan(value[0])
             same: dict[str, Any] = {"data": self.data, "task": task, "list": name}
             same |= {"method": method, "users": int(there.sum())}
             same |= {"seconds": seconds, "chosen": chosen}
-            same |= mean("recall", value[there], "low", "high")
+            same |= mean("recall", value[:, there], "low", "high")
             for other in over or [""]:
                 more = {}
                 if other:
-                    gain = (value - self.values[f"{task}|{other}|{name}"])[there]
-                    more = mean("difference", gain, "diff_low", "diff_high")
+                    less = self.values[f"{task}|{other}|{name}"][:, there]
+                    ends = "difference", "diff_low", "diff_high"
+                    more = mean(ends[0], value[:, there], *ends[1:], less=less)
                 lines.append(same | {"over": other} | more)
             print(self.data, task, method, name, f"{same['recall']:.4f}", flush=True)
         self.result.keep(*lines)
@@ -545,6 +598,10 @@ class Study:
     def choose(self) -> dict[str, Any]:
         """Choose the numbers; EASE's by what is new to a user, as it knows no habit."""
         path = self.path.with_suffix(".json")
+        lines = {r["method"]: r for r in self.result.lines() if r["data"] == self.data}
+        if {"TIFU-kNN", "EASE"} <= set(lines):
+            of = {"tifu": "TIFU-kNN", "ease": "EASE"}
+            return {key: json.loads(lines[m]["chosen"]) for key, m in of.items()}
         if not path.exists():
             judge = Judge(self.valid)
             tried = {s: judge.mean(ease(self.valid, s), "new") for s in STRENGTHS}
@@ -553,54 +610,96 @@ class Study:
             path.write_text(json.dumps({"tifu": choose_tifu(self.valid)} | chosen))
         return dict(json.loads(path.read_text()))
 
-    def run(self) -> None:
-        """Ask everything."""
+    def run(self, tasks: list[str]) -> None:
+        """Ask for each task."""
+        if "buy" in tasks:
+            self.count()
+        chosen = self.choose()
+        print(chosen, flush=True)
+        bought = self.test.section[self.test.past["item"]]
+        names, sizes = np.unique(bought, return_counts=True)
+        sections = sorted(names[sizes >= LEAST])
+        kinds = 2 * (len(sections) + 1)
+        views = self.first, self.valid, self.test
+        earlier, before, test = (candidates(v, chosen, sections) for v in views)
+        train = thinned([earlier, before])
+        print(
+            f"{len(train):,} rows, {len(test):,} asked, {kinds} scenarios",
+            flush=True,
+        )
+        if "buy" in tasks:
+            self.ask(fitted(train, test, "buy", kinds), test, "buy", "TIFU-kNN", USUAL)
+        buy = next(fitted(train, test, "buy", kinds)["shrunk regressions"]())
+        if "margin" in self.test.past:
+            self.margins("shrunk regressions", test, buy)
+        if "several" not in tasks:
+            return
+        self.judge.truth = self.test.marked(self.test.several())
+        self.keep(BY_ONE, lambda: [self.dense(test, buy)], task="several")
+        # learning rows without a purchase were thinned: take that out of the level
+        both = log_chance(buy + np.log(NEGATIVES))
+        both = both + log_chance(of_those(train, test, kinds))
+        self.keep(THEN, lambda: [self.dense(test, both)], [BY_ONE], "several")
+        settings = self.settings(earlier, before, kinds)
+        models = fitted(train, test, "several", kinds)
+        self.ask(models, test, "several", BY_ONE, settings, THEN)
+
+    def count(self) -> None:
+        """Ask the methods that are not fitted to a table."""
         for method, score in counted(self.test):
             self.keep(method, lambda s=score: [s], [BASE] if method != BASE else [])
         chosen = self.choose()
-        print(chosen, flush=True)
         of_tifu, of_ease = chosen["tifu"], chosen["ease"]
         self.keep(
             "TIFU-kNN", lambda: [tifu(self.test, *of_tifu)], [BASE], chosen=of_tifu
         )
         self.keep("EASE", lambda: [ease(self.test, of_ease)], [BASE], chosen=of_ease)
-        bought = self.test.section[self.test.past["item"]]
-        names, sizes = np.unique(bought, return_counts=True)
-        sections = sorted(names[sizes >= LEAST])
-        kinds = 2 * (len(sections) + 1)
-        tables = [candidates(v, chosen, sections) for v in (self.first, self.valid)]
-        train, test = thinned(tables), candidates(self.test, chosen, sections)
-        print(
-            f"{len(train):,} rows, {len(test):,} asked, {kinds} scenarios",
-            flush=True,
-        )
-        buy = self.ask(train, test, "buy", kinds, "TIFU-kNN")
-        if "margin" in self.test.past:
-            self.margins("shrunk regressions", test, buy())
-        self.judge.truth = self.test.marked(self.test.several())
-        by_buy = "by the chance of one"
-        self.keep(by_buy, lambda: [self.dense(test, buy())], task="several")
-        self.ask(train, test, "several", kinds, by_buy)
+
+    def settings(
+        self, earlier: pd.DataFrame, before: pd.DataFrame, kinds: int
+    ) -> dict[str, Any]:
+        """Choose trees' and network's numbers for several units."""
+        path = self.path.with_name(f"settings-{self.data}.json")
+        found = dict(json.loads(path.read_text())) if path.exists() else {}
+        judge = Judge(self.valid)
+        judge.truth = self.valid.marked(self.valid.several())
+        models = fitted(thinned([earlier]), before, "several", kinds)
+        for method, usual in USUAL.items():
+            if method in found:
+                continue
+            print(method, flush=True)
+
+            def judged(each: Any, fit: Any = models[method]) -> float:
+                score = next(fit(each, SEEDS[:1]))
+                return judge.mean(dense(self.valid.shape, before, score), "all")
+
+            found[method] = climb(judged, usual)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(found))
+        return found
 
     def ask(
-        self, train: pd.DataFrame, test: pd.DataFrame, task: str, kinds: int, rival: str
-    ) -> Any:
-        """Fit and judge the models of a task; return the shrunk ones' score."""
-        models = fitted(train, test, task, kinds)
-        if task == "several":
-            del models["a regression each"], models["shrunk regressions + network"]
-        over = [rival]
+        self,
+        models: dict[str, Any],
+        test: pd.DataFrame,
+        task: str,
+        rival: str,
+        settings: dict[str, Any],
+        *also: str,
+    ) -> None:
+        """Fit and judge the models of a task."""
+        over = [rival, *also]
         for method, fit in models.items():
-            dense = lambda fit=fit: (self.dense(test, score) for score in fit())  # noqa: E731
-            self.keep(method, dense, over, task)
+            chosen = [list(settings[method])] if method in settings else []
+            scores = lambda fit=fit, of=chosen: (  # noqa: E731
+                self.dense(test, score) for score in fit(*of)
+            )
+            self.keep(method, scores, over, task, chosen[0] if chosen else "")
             over = [*over, method]
-        return lambda: models["shrunk regressions"]()[0]
 
     def dense(self, table: pd.DataFrame, score: np.ndarray) -> np.ndarray:
         """Return scores of candidates as users by items; others come last."""
-        full = np.full(self.test.shape, -np.inf, "float32")
-        full[table["user"], table["item"]] = score
-        return full
+        return dense(self.test.shape, table, score)
 
     def margins(self, method: str, table: pd.DataFrame, logit: np.ndarray) -> None:
         """Write recall and margin of lists by p(buy) times a power of the margin."""
@@ -628,20 +727,45 @@ class Study:
             result.keep(line | {"losing": float((unit[top] < 0).mean())})
 
 
-def mean(name: str, value: np.ndarray, *ends: str) -> dict[str, float]:
-    """Return a mean over users and its 95 % interval, by resampling them, named."""
-    drawn = [c @ value / len(value) for c in resample_users(len(value), 500, 0)]
-    interval = percentile_interval(np.concatenate(drawn), 0.95)
-    found = (value.mean(), *interval)
-    return {key: float(v) for key, v in zip((name, *ends), found, strict=True)}
+def dense(shape: tuple[int, int], table: pd.DataFrame, score: np.ndarray) -> np.ndarray:
+    """Return scores of candidates as users by items; others come last."""
+    full = np.full(shape, -np.inf, "float32")
+    full[table["user"], table["item"]] = score
+    return full
+
+
+def mean(
+    name: str, value: np.ndarray, *ends: str, less: np.ndarray | None = None
+) -> dict[str, float]:
+    """Return a mean over users and seeds and its 95 % interval, named.
+
+    `value`, and what is taken off, (users,) or (seeds, users). The interval resamples
+    the users, of both alike, and the seeds of each.
+    """
+    users, rng = value.shape[-1], np.random.default_rng(0)
+    draws, found = 0.0, 0.0
+    for sign, part in ((1, value), (-1, less)):
+        if part is None:
+            continue
+        part = np.atleast_2d(part)
+        drawn = [c @ part.T / users for c in resample_users(users, 500, 0)]
+        seeds = len(part)
+        share = rng.multinomial(seeds, np.full(seeds, 1 / seeds), 500) / seeds
+        draws = draws + sign * (share * np.concatenate(drawn)).sum(axis=1)
+        found += sign * part.mean()
+    named = zip((name, *ends), (found, *percentile_interval(draws, 0.95)), strict=True)
+    return {key: float(v) for key, v in named}
 
 
 def main() -> None:
     """Ask the logs that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", choices=["ta-feng", "complete-journey"])
-    for data in parser.parse_args().data:
-        Study(data, ta_feng() if data == "ta-feng" else journey()).run()
+    parser.add_argument("--task", action="append", choices=["buy", "several"])
+    asked = parser.parse_args()
+    for data in asked.data:
+        study = Study(data, ta_feng() if data == "ta-feng" else journey())
+        study.run(asked.task or ["buy", "several"])
 
 
 if __name__ == "__main__":

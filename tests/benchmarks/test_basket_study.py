@@ -118,3 +118,43 @@ def test_candidates_have_what_was_known_before_the_truth(
     assert row["in the last basket"] == 1 and row["buy"] == 1 and row["several"] == 0
     assert table.loc[(0, 0), "scenario"] == 1  # section a, bought before
     assert table.loc[(0, 2), "scenario"] == 3  # the others, bought before
+
+
+def test_climbing_doubles_and_halves_until_neither_gains() -> None:
+    asked: list[tuple[float, int]] = []
+
+    def judge(each: tuple[float, int]) -> float:
+        asked.append(each)
+        return -abs(np.log2(each[0] / 0.4)) - abs(np.log2(each[1] / 8))
+
+    assert study.climb(judge, (0.1, 32)) == (0.4, 8)
+    assert len(asked) == len(set(asked))  # none is fitted twice
+    assert {(0.2, 8), (0.8, 8), (0.4, 4), (0.4, 16)} < set(asked)  # all its neighbors
+
+
+def test_an_interval_is_over_users_and_over_each_ones_seeds() -> None:
+    users = np.random.default_rng(0).normal(size=400)
+    lucky = np.array([[0.5], [-0.5]]) + users  # two seeds far apart
+    both = study.mean("gain", lucky, "low", "high", less=users[None])
+    assert both["gain"] == pytest.approx(0, abs=1e-9)
+    assert both["low"] == pytest.approx(-0.5) and both["high"] == pytest.approx(0.5)
+    one = study.mean("gain", lucky[0], "low", "high", less=users)
+    assert one["low"] == pytest.approx(0.5) == one["high"]  # the users cancel
+
+
+def test_the_chance_of_several_is_learned_from_purchases_alone() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(3_000, 14)), columns=list(study.NUMBERS))
+    table["scenario"], table["user"] = 0, 0
+    table["buy"] = (rng.random(3_000) < 0.5).astype(float)
+    often = rng.random(3_000) < 1 / (1 + np.exp(-2 * table["own count"]))
+    table["several"] = table["buy"] * often
+    turned = table.assign(several=np.where(table["buy"] == 1, table["several"], 1.0))
+    said = [study.of_those(t, table, 2) for t in (table, turned)]
+    assert said[0] == pytest.approx(said[1])  # what was not bought says nothing
+    assert np.corrcoef(said[0], table["own count"])[0, 1] > 0.9
+
+
+def test_a_logarithm_of_a_chance_stays_finite() -> None:
+    logit = np.array([-800.0, 0, 800])
+    assert study.log_chance(logit) == pytest.approx([-800, np.log(0.5), 0])
