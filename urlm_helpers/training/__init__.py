@@ -12,4 +12,5 @@ from urlm_helpers.training.devices import (
 )
 from urlm_helpers.training.loop import fit, fit_batches
 from urlm_helpers.training.optimizers import RowAdam, table_rows
+from urlm_helpers.training.warm import fit_scenario, grow, grow_encoder, warm_start
 from urlm_helpers.training.workers import launch, train_worker
