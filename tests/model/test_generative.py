@@ -11,7 +11,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from urlm_helpers.model import NextAction, sequences  # noqa: E402
+from urlm_helpers.model import NextAction, evidence, sequences  # noqa: E402
 
 LENGTH, ROWS = 5, 4
 
@@ -153,3 +153,21 @@ def test_contents_of_another_length_are_refused() -> None:
     contents = {"fields": np.ones((2, 1)), "numeric": np.ones((2, 1))}
     with pytest.raises(ValueError, match="the log has 1 rows"):
         sequences(log, contents, ["click"], 3)
+
+
+def test_evidence_is_a_loop_over_the_past() -> None:
+    x, rng = inputs(), np.random.default_rng(1)
+    surprise, alike = rng.normal(size=(2, ROWS, LENGTH, 2))
+    found = evidence(x, surprise, alike, 1)
+    for person, now in np.ndindex(ROWS, LENGTH):
+        past = [j for j in range(now) if x["mask"][person, j]]
+        fields = x["fields"][person, :, 1]
+        products = [alike[person, now] @ alike[person, j] for j in past]
+        ways = ([1.0] * len(past), [fields[j] == fields[now] for j in past], products)
+        want = [float(len(past))]
+        for weights in ways:
+            total = np.zeros(2)
+            for weight, j in zip(weights, past, strict=True):
+                total += weight * surprise[person, j]
+            want += list(total / (5 + np.abs(np.array(weights, float)).sum()))
+        np.testing.assert_allclose(found[person, now], want, atol=1e-12)

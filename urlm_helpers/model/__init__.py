@@ -8,7 +8,7 @@ from urlm_helpers.model.debiased import (
     InversePropensityLoss,
     logged_share,
 )
-from urlm_helpers.model.generative import NextAction, sequences
+from urlm_helpers.model.generative import NextAction, evidence, sequences
 from urlm_helpers.model.heads import Heads, along_funnel
 from urlm_helpers.model.losses import EntireSpaceLoss, FunnelLoss
 from urlm_helpers.model.regression import ShrunkRegression

@@ -18,6 +18,8 @@ from urlm_helpers.features.embedding import FieldEmbedding
 from urlm_helpers.features.hstu import HSTU
 
 INPUTS = ("fields", "numeric", "action", "age", "mask")
+SHRINK = 5.0
+"""Events without surprise that are counted with those of a person."""
 
 
 class NextAction(Configured, keras.Model):
@@ -187,3 +189,57 @@ def sequences(
         "mask": real.astype("float32"),
     }
     return {name: np.ascontiguousarray(a) for name, a in x.items()}, rows
+
+
+def evidence(
+    x: Mapping[str, np.ndarray], surprise: np.ndarray, alike: np.ndarray, field: int
+) -> np.ndarray:
+    r"""Count by hand what the past says of each event, a rival of :class:`NextAction`.
+
+    For event :math:`i` and each action, the surprises :math:`r_j` of the events before
+    it are averaged with weights :math:`w_{ij}`,
+
+    .. math:: \sum_{j<i} w_{ij} r_j \Big/ \Bigl(5 + \sum_{j<i} |w_{ij}|\Bigr),
+
+    once with all weights 1 (does this person act much?), once with those of events of
+    the same field (here?), and once with the product :math:`z_i^\top z_j` of what two
+    contents are (on things like this?). Nothing is trained.
+
+    Parameters
+    ----------
+    x : mapping of str to ndarray
+        Of :func:`sequences`.
+    surprise : ndarray, shape (people, length, actions)
+        What happened, 0 or 1, less what was to be expected.
+    alike : ndarray, shape (people, length, numbers)
+        What a content is; centred, so that a product may be negative.
+    field : int
+        Column of ``fields`` that two events share or not.
+
+    Returns
+    -------
+    ndarray, shape (people, length, 1 + 3 * actions)
+        How many events stand before, and the three averages.
+
+    Examples
+    --------
+    >>> x = {"mask": np.ones((1, 3)), "fields": np.array([[[1], [2], [1]]])}
+    >>> surprise = np.array([[[1.0], [1.0], [0.0]]])
+    >>> alike = np.array([[[1.0], [-1.0], [1.0]]])
+    >>> evidence(x, surprise, alike, 0)[0, -1].round(2).tolist()
+    [2.0, 0.29, 0.17, 0.0]
+    """
+    there = np.asarray(x["mask"], "float64")
+    length = there.shape[1]
+    before = np.tril(np.ones((length, length)), -1) * there[:, None]
+    kind = x["fields"][..., field]
+    weights = (
+        before,
+        before * (kind[:, :, None] == kind[:, None]),
+        before * np.einsum("pik,pjk->pij", alike, alike),
+    )
+    columns = [before.sum(-1, keepdims=True)]
+    for weight in weights:
+        size = SHRINK + abs(weight).sum(-1, keepdims=True)
+        columns.append(weight @ surprise / size)
+    return np.concatenate(columns, axis=-1)
