@@ -40,7 +40,7 @@ LENGTH, DIM, BATCH, TOP, PATIENCE = 50, 64, 128, 10, 3
 BUCKETS = (8, 20, 50)
 NEGATIVES, VALID = 2_048, 2_500
 LEVELS, SIZE, START = 3, 256, 0.5
-WIDTH, WIDTHS = 30, (10, 30, 100)
+WIDTH, WIDTHS = 30, (10, 30)
 
 
 class Log:
@@ -262,7 +262,7 @@ def fit(
     """Train until validation has not gained for `PATIENCE` epochs; keep the best."""
     log = folder / f"{name}.csv"
     last, best = folder / f"{name}-last.weights.h5", folder / f"{name}.weights.h5"
-    past = [line.split(",") for line in log.read_text().split()] if log.exists() else []
+    past = [line.split(",") for line in log.read_text().splitlines()] if log.exists() else []
     if past:
         model.load_weights(last)
     seen = [float(line[3]) for line in past]
@@ -359,8 +359,8 @@ def simple(log: Log, folder: Path) -> None:
     """Choose the two numbers of item-to-item on validation."""
     valid = valid_users(log)
     near, tried = beside(*log.train(), log.items), {}
-    for fade in (0.5, 0.7, 0.85, 1.0):
-        for damp in (0.0, 0.2, 0.4, 0.6):
+    for fade in (0.5, 0.7, 0.85):
+        for damp in (0.0, 0.25, 0.5):
             best = item_to_item(log, near, valid, 2, fade, damp)
             tried[fade, damp] = gains(places(best, log.truth(valid, 2)))[1].mean()
             print(fade, damp, f"{tried[fade, damp]:.5f}", flush=True)
@@ -627,7 +627,9 @@ def without_had(best: np.ndarray, log: Log, users: np.ndarray, hold: int) -> np.
     return np.take_along_axis(np.where(gone, -1, best), order, 1)
 
 
-def train_generator(log: Log, folder: Path, which: str, seed: int, most: int) -> Any:
+def train_generator(
+    log: Log, folder: Path, which: str, seed: int, most: int, rate: float
+) -> Any:
     """Train one: the loss of an item is the sum of its digits' cross-entropies."""
     import keras
     import tensorflow as tf
@@ -639,7 +641,7 @@ def train_generator(log: Log, folder: Path, which: str, seed: int, most: int) ->
         saved, rows = np.load(folder / "codes.npz"), np.array(model.row.embeddings)
         rows[saved["known"]] = START * saved["vector"]
         model.row.embeddings.assign(rows)
-    adam = Adam(model.trainable_variables, 1e-3)
+    adam = Adam(model.trainable_variables, rate)
     digits_of = tf.constant(np.maximum(codes, 0).astype("int32"))
 
     @tf.function(reduce_retracing=False)
@@ -658,9 +660,9 @@ def train_generator(log: Log, folder: Path, which: str, seed: int, most: int) ->
     def epoch(e: int) -> tuple[float, str]:
         rng = np.random.default_rng([seed, e])
         losses = [float(step(*map(tf.constant, pair))) for pair in batches(log, rng)]
-        return float(np.mean(losses)), which
+        return float(np.mean(losses)), f"step {rate}"
 
-    valid = valid_users(log)[:1_000]
+    valid = valid_users(log)
 
     def judge() -> float:
         best = without_had(generate(model, log, valid, 2, tables, 20), log, valid, 2)
@@ -704,28 +706,48 @@ def test_users(log: Log, users: int) -> np.ndarray:
     return np.sort(np.random.default_rng(8).permutation(log.users)[:users])
 
 
-def found(log: Log, folder: Path, users: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return the lists of each method that is there, and its size."""
-    near, lists = beside(*log.train(), log.items), {}
-    none = sparse.csr_array(near.shape)
-    lists["popularity"] = item_to_item(log, none, users, 1, 1.0, 0.0)
+def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return lists that were made before, or make them."""
+    if not path.exists():
+        np.save(path, make())
+        print(path.name, flush=True)
+    return np.load(path)
+
+
+def trained(log: Log, folder: Path, which: str) -> tuple[Any, list[np.ndarray]]:
+    """Return a generator as it was on its best epoch, and its trie."""
+    codes, sizes, tables = spelled(log, folder, which)
+    model = generator(codes, sizes, which == "ids+rows", 0.2)
+    model.load_weights(folder / f"{which}-0.weights.h5")
+    return model, tables
+
+
+def found(log: Log, folder: Path, users: np.ndarray) -> dict[str, tuple[Any, int]]:
+    """Return the lists of each method that is there, and its parameters."""
+    near, known = beside(*log.train(), log.items), {}
     chosen = np.loadtxt(folder / "simple.csv")
-    lists["item-to-item"] = item_to_item(log, near, users, 1, *chosen)
-    known = {name: {"top": top, "parameters": 0} for name, top in lists.items()}
-    if (folder / "sasrec-0.weights.h5").exists():
-        model = sasrec(log.items)
-        model.load_weights(folder / "sasrec-0.weights.h5")
-        top, _ = sasrec_lists(model, log, users, 1)
-        known["SASRec"] = {"top": top, "parameters": model.count_params()}
+    for name, table in (("popularity", 0 * near), ("item-to-item", near)):
+        top = kept(
+            folder / f"{name}-{len(users)}.npy",
+            lambda t=table: item_to_item(log, t, users, 1, *chosen),
+        )
+        known[name] = top, 0
+    model = sasrec(log.items)
+    model.load_weights(folder / "sasrec-0.weights.h5")
+    top = kept(
+        folder / f"SASRec-{len(users)}.npy",
+        lambda: sasrec_lists(model, log, users, 1)[0],
+    )
+    known["SASRec"] = top, model.count_params()
     for which in ("ids+rows", "ids", "random"):
         if (folder / f"{which}-0.weights.h5").exists():
-            codes, sizes, tables = spelled(log, folder, which)
-            model = generator(codes, sizes, which == "ids+rows", 0.2)
-            model.load_weights(folder / f"{which}-0.weights.h5")
-            top = generate(model, log, users, 1, tables, WIDTH)
+            writer, tables = trained(log, folder, which)
+            top = kept(
+                folder / f"{which}-{len(users)}.npy",
+                lambda w=writer, t=tables: generate(w, log, users, 1, t, WIDTH),
+            )
             top = without_had(top, log, users, 1)
-            known[which] = {"top": top, "parameters": model.count_params()}
-            known[which]["model"] = model, tables
+            known[which] = top, writer.count_params()
     return known
 
 
@@ -733,17 +755,17 @@ def judge(log: Log, folder: Path, users: int) -> None:
     """Write the results."""
     from results import RESULTS, Result
 
-    for path in RESULTS.glob("generation*.csv"):
-        path.unlink()
     asked = test_users(log, users)
     truth = log.truth(asked, 1)
     often = np.bincount(log.train()[1], minlength=log.items + 1)[truth]
     known = found(log, folder, asked)
-    rival = gains(places(known["SASRec"]["top"], truth))
+    for path in RESULTS.glob("generation*.csv"):
+        path.unlink()
+    rival = gains(places(known["SASRec"][0], truth))
     methods, slices = Result("generation.csv", METHOD, 6), []
-    for name, what in known.items():
-        hit, ndcg = gains(places(what["top"], truth))
-        line = dict(method=name, seed=0, users=users, parameters=what["parameters"])
+    for name, (top, size) in known.items():
+        hit, ndcg = gains(places(top, truth))
+        line = dict(method=name, seed=0, users=users, parameters=size)
         for key, values in (("hr", hit), ("ndcg", ndcg)):
             ends = mean_interval(values)
             line |= dict(zip((key, f"{key}_low", f"{key}_high"), ends, strict=True))
@@ -753,7 +775,7 @@ def judge(log: Log, folder: Path, users: int) -> None:
             line |= {"over": "SASRec"} | dict(zip(keys, ends, strict=True))
         curve = folder / f"{'sasrec' if name == 'SASRec' else name}-0.csv"
         if curve.exists():
-            rows = [row.split(",") for row in curve.read_text().split()]
+            rows = [row.split(",") for row in curve.read_text().splitlines()]
             line |= {"epochs": 1 + int(np.argmax([float(row[3]) for row in rows]))}
             line |= {"seconds": round(sum(float(row[4]) for row in rows))}
             for epoch, how, loss, valid, _ in rows:
@@ -772,8 +794,8 @@ def judge(log: Log, folder: Path, users: int) -> None:
     Result("generation-codes.csv", CODE, 6).keep(
         *describe(saved["codes"], saved["left"])
     )
-    few = np.arange(users)[:: max(1, users // 2_000)]
-    model, tables = known["ids+rows"]["model"]
+    few = np.arange(users)[:: max(1, users // 300)]
+    model, tables = trained(log, folder, "ids+rows")
     for width in WIDTHS:
         for with_trie in (True, False):
             top = generate(model, log, asked[few], 1, tables, width, with_trie)
@@ -794,6 +816,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("generation"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--step", type=float, default=1e-3, help="of a generator")
     parser.add_argument("--users", type=int, default=10_000, help="who test")
     given = parser.parse_args()
     given.folder.mkdir(exist_ok=True)
@@ -808,7 +831,9 @@ def main() -> None:
         elif part == "judge":
             judge(log, given.folder, given.users)
         else:
-            train_generator(log, given.folder, part, given.seed, given.epochs)
+            train_generator(
+                log, given.folder, part, given.seed, given.epochs, given.step
+            )
 
 
 if __name__ == "__main__":
