@@ -44,7 +44,8 @@ READINGS = ("row by row", "Keras's fit", "feed", "one batch again")
 SCHEMES = ("AITM", "CrossStitch", "FullyShared", "HMoE", "HiNet", "MMoE", "OMoE")
 SCHEMES += ("PEPNet", "PLE", "STAR", "Separate", "SharedBottom", "TaskTowers", "URLM")
 ENCODERS = ("ConvPool", "HSTU", "MeanPool", "SelfAttention", "TargetAttention")
-PAGES = ("5-5-training", "5-5b-tables", "5-6-large", "5-6b-generative")
+PAGES = ("5-5-training", "5-5b-tables", "5-6-large")
+PAGES += ("5-6b-generative", "5-6c-machines")
 
 
 def plan(dry: bool) -> dict[str, list[str]]:
