@@ -266,7 +266,11 @@ def fit(
     """Train until validation has not gained for `PATIENCE` epochs; keep the best."""
     log = folder / f"{name}.csv"
     last, best = folder / f"{name}-last.weights.h5", folder / f"{name}.weights.h5"
-    past = [line.split(",") for line in log.read_text().splitlines()] if log.exists() else []
+    past = (
+        [line.split(",") for line in log.read_text().splitlines()]
+        if log.exists()
+        else []
+    )
     if past:
         model.load_weights(last)
     seen = [float(line[3]) for line in past]
