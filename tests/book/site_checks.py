@@ -121,11 +121,26 @@ def settle(page: Page) -> None:
 def unfold(page: Page) -> None:
     """Open what is folded away, so that the checks that follow look at it too."""
     page.evaluate(
-        """async () => {
+        """() => {
             document.querySelectorAll('details').forEach(each => each.open = true);
             document.querySelectorAll('.toggle-hidden').forEach(
                 each => each.classList.remove('toggle-hidden'));
-            // What is fading in has no contrast yet.
+        }"""
+    )
+    come_to_rest(page)
+
+
+def turn(page: Page, width: int, scheme: Any) -> None:
+    """Change the window's width and the color scheme, as a reader may at any time."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    come_to_rest(page)
+
+
+def come_to_rest(page: Page) -> None:
+    """Let what fades or slides in be there: before that it has no contrast."""
+    page.evaluate(
+        """async () => {
             await new Promise(requestAnimationFrame);
             document.getAnimations().forEach(each => {
                 try { each.finish(); } catch { each.cancel(); }
@@ -344,38 +359,51 @@ def images_without_alt(page: Page) -> list[str]:
     return list(found)
 
 
-# Most of a page's elements are its boxes of code, their colored words and the cells of
-# its tables, and they cost axe most of its time. One of each look, on each background,
-# stands for all that look like it.
+# Most of a page's elements are the colored words of its code, the cells of its tables and
+# its lines of text, and looking behind each costs axe most of its time. One of each look,
+# on each background, stands for all that look like it; what floats above the page, where
+# anything may lie behind it, stands for its own text alone.
 THIN = """() => {
-    const seen = new Set(), behind = new Map([[null, '']]);
+    const behind = new Map([[null, '']]);
+    let floating = 0;
     const ground = each => {
         if (!behind.has(each)) {
-            const {backgroundColor, backgroundImage, opacity} = getComputedStyle(each);
+            const {backgroundColor, backgroundImage, opacity, position} =
+                getComputedStyle(each);
             const own = [backgroundColor, backgroundImage, opacity].join();
             const adds = own === 'rgba(0, 0, 0, 0),none,1' ? '' : own + ';';
-            behind.set(each, adds + ground(each.parentElement));
+            const floats = ['static', 'relative'].includes(position) ? '' : ++floating;
+            behind.set(each, adds + floats + ground(each.parentElement));
         }
         return behind.get(each);
     };
-    const known = each => {
+    const look = each => {
         const {color, fontWeight, fontSize} = getComputedStyle(each);
-        const look = [color, fontWeight, fontSize, ground(each)].join();
-        return seen.has(look) || !seen.add(look);
+        return [color, fontWeight, fontSize, ground(each)].join();
     };
-    const alike = query => [...document.querySelectorAll(query)].filter(known);
-    const words = alike('pre span:not(:has(*))');
-    const cells = alike(':is(td, th):not(:has(*))');
-    words.forEach(each => each.replaceWith(each.textContent));
-    [...cells, ...alike('pre')].forEach(each => each.dataset.alike = '');
+    const speaks = each => [...each.childNodes].some(
+        node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    const alike = query => {
+        const seen = new Set();
+        return [...document.querySelectorAll(query)]
+            .filter(each => speaks(each) && each.checkVisibility())
+            .filter(each => seen.has(look(each)) || !seen.add(look(each)));
+    };
+    alike('pre span:not(:has(*))').forEach(
+        each => each.replaceWith(each.textContent));
+    alike('body *').forEach(each => each.dataset.alike = '');
+    // Drawn by CSS: axe reads the formula in the element beside it.
+    document.querySelectorAll('mjx-math').forEach(each => each.replaceChildren());
 }"""
 
 
 def axe_violations(page: Page) -> list[str]:
     """List the serious and critical violations that axe-core finds.
 
-    What is folded away must be opened first (:func:`unfold`), to be looked at too.
+    What is folded away must be opened first (:func:`unfold`), to be looked at too. The
+    page is left as it was, but what was bound to its parts is gone.
     """
+    page.evaluate("() => { window.whole = document.body.cloneNode(true); }")
     page.evaluate(THIN)
     if not page.evaluate("() => typeof window.axe === 'object'"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
@@ -394,6 +422,7 @@ def axe_violations(page: Page) -> list[str]:
                 `${each.id}: ${node.target.join(' ')}: ${node.html.slice(0, 160)}`));
         }"""
     )
+    page.evaluate("() => document.body.replaceWith(window.whole)")
     return list(violations)
 
 

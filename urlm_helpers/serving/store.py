@@ -220,7 +220,9 @@ class RedisStore(Store):
 
         super().__init__(schema)
         self._errors = redis.RedisError
-        self._db = redis.Redis.from_url(url, decode_responses=True, socket_timeout=5)
+        self._db: Any = redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=5
+        )
         self._append = self._db.register_script(APPEND)
         self._rows, self._ids = "urlm:events", "urlm:ids"
         wanted = json.dumps(self.names)
