@@ -359,10 +359,10 @@ def images_without_alt(page: Page) -> list[str]:
     return list(found)
 
 
-# Most of a page's elements are the colored words of its code, the cells of its tables and
-# its lines of text, and looking behind each costs axe most of its time. One of each look,
-# on each background, stands for all that look like it; what floats above the page, where
-# anything may lie behind it, stands for its own text alone.
+# Most of a page's elements are the colored words of its code, the cells of its tables
+# and its lines of text, and looking behind each costs axe most of its time. One of each
+# look, on each background, stands for all that look like it; what floats above a page,
+# where anything may lie behind it, stands for its own text alone.
 THIN = """() => {
     const behind = new Map([[null, '']]);
     let floating = 0;

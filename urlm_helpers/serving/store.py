@@ -12,7 +12,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -220,9 +220,8 @@ class RedisStore(Store):
 
         super().__init__(schema)
         self._errors = redis.RedisError
-        self._db: Any = redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=5
-        )
+        options = {"decode_responses": True, "socket_timeout": 5}
+        self._db = cast(Any, redis.Redis.from_url(url, **options))
         self._append = self._db.register_script(APPEND)
         self._rows, self._ids = "urlm:events", "urlm:ids"
         wanted = json.dumps(self.names)
