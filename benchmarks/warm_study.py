@@ -2,31 +2,43 @@
 
     OMP_NUM_THREADS=1 python benchmarks/warm_study.py
 
-*New days.* A world in which tastes drift and a third of the users and items are born
-after the first day. A model has learned two weeks; each of the next days is asked with
-a model that stays and is told no event, one that stays, one that is only recalibrated,
-one that goes on with the days since, and, on two of them, one trained anew on all. What
-is measured is the loss of the clicks above that of the true probabilities, and the
-processor seconds of an update, without compiling.
+*New days* (``days``). A world in which tastes drift and a third of the users and items
+are born after the first day. A model has learned two weeks; each of the next days is
+asked with a model that stays and is told no event, one that stays, one that is only
+recalibrated, one that goes on with the days since, and, on two of them, one trained
+anew on all. What is measured is the loss of the clicks above that of the true
+probabilities, and the processor seconds of an update, without compiling.
+
+*A new scenario* (``opening``). A model has learned shop and feed; a search opens, and
+its first 250, 1,000 or 4,000 rows are there. Its later rows are asked with the grown
+model as it is, with a correction of slope and level, with the search's own parameters
+trained on, with all weights trained on (each row of the search with one old row, as
+`warm_start` does), with a model trained anew on all, and with a regression with
+products and with trees on the search's rows alone. Of the old scenarios' later rows it
+is measured how far a probability moved, and the loss. All know the same users and
+items. Processor seconds are with the tracing of a step, as an update would pay it.
 
 Step size, passes and the rest of each are chosen on the world ``TUNING`` alone, from
-grids wide enough that no winner stands at an end. A line of a result is written as soon
-as it is known, and skipped when the study is started again.
+grids wide enough that no winner stands at an end; of a new scenario at each number of
+rows. A line of a result is written as soon as it is known, and skipped when the study
+is started again.
 """
 
 from __future__ import annotations
 
 import ast
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
 os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
+import lightgbm
 import numpy as np
 import pandas as pd
 from results import Result
@@ -34,10 +46,10 @@ from sklearn.linear_model import LogisticRegression
 
 from urlm_helpers.data import Dataset, from_frames
 from urlm_helpers.evaluation import auc
-from urlm_helpers.model import UnifiedRecommender
+from urlm_helpers.model import ProductBranch, UnifiedRecommender
 from urlm_helpers.preprocessing import Encoder
-from urlm_helpers.training import fit, grow_encoder
-from urlm_helpers.world import World, excess_log_loss
+from urlm_helpers.training import devices, fit, fit_scenario, grow, grow_encoder
+from urlm_helpers.world import World, excess_log_loss, expected_auc
 
 TUNING, SEEDS = 99, (101, 102)
 ROWS, LAST, TESTS = 100_000, 14, (16, 17, 18, 19)
@@ -45,11 +57,29 @@ DRIFTING = {"days": 20, "drift": 0.2, "new_users": 0.33, "new_items": 0.33}
 RATES, PASSES = (5e-4, 1e-3, 2e-3, 4e-3), (1, 2, 4)
 SMALLER, ANEW = (1e-4, 2.5e-4), (16, 18)
 HOW = {"min_count": 5, "history_length": 10, "history_fields": ["item", "category"]}
+FEW, OPENS, JUDGED, NEW = (250, 1_000, 4_000), 9, 13, "search"
+SMALL, AGAIN, ALIKE = 64, 8, 1e-3  # batch, passes, a loss that is no other
+WORLDS = (101, 102, 103, 104)
+WAYS: dict[str, tuple[float, float]] = {  # a first step size or strength, and a factor
+    "as it is": (0.0, 0.0),
+    "corrected": (1.0, 0.0),
+    "own regression": (0.01, 4.0),
+    "own trees": (40.0, 2.0),
+    "its own part": (0.004, 4.0),
+    "goes on": (0.001, 4.0),
+    "anew on all": (0.0, 0.0),  # as tuned for the days
+}
 BACK = [["user"], ["item"], ["user", "item"]]
 Way = dict[str, Any]
 DAYS = Result(
     "warm-days.csv",
     ["seed", "method", "day", "settings", "excess", "auc", "cpu_seconds"],
+    6,
+)
+SCENARIO = Result(
+    "warm-scenario.csv",
+    ["seed", "method", "rows", "settings", "excess", "auc", "old_moved", "old_excess"]
+    + ["cpu_seconds"],
     6,
 )
 
@@ -303,13 +333,190 @@ def tried(world: Days, method: str, way: Way) -> Iterator[Any]:
     yield from world.run(method, way)
 
 
-def chosen(result: Result, method: str) -> Way:
-    """Return the best settings of a method on the tuning world."""
+# --- a new scenario -------------------------------------------------------------------
+
+
+class Opening:
+    """A world in which a search opens, and a model that knows shop and feed."""
+
+    def __init__(self, seed: int) -> None:
+        self.log = log = Log(
+            seed,
+            ROWS // 2,
+            {"traffic": (0.33, 0.33, 0.34)},
+            lambda rows: (rows["scenario"] != NEW) | (rows["day"] >= OPENS),
+        )
+        known = tuple(s for s in log.schema.scenarios if s != NEW)
+        new = (log.rows["scenario"] == NEW).to_numpy()
+        self.before = np.flatnonzero(log.day < OPENS)
+        self.own = np.flatnonzero(new & (log.day < JUDGED))
+        self.asked, self.others = (
+            np.flatnonzero((log.day >= JUDGED) & of) for of in (new, ~new)
+        )
+        start = log.rows["time"].min().normalize() + pd.Timedelta(days=OPENS - 1)
+        old = Encoder(log.dataset(self.before, known), start, look_back=BACK, **HOW)
+        small = Learner(old.spec, seed, 256)
+        x = old.transform(log.rows.iloc[self.before])
+        self.y = log.rows[list(log.schema.tasks)].to_numpy("int8")
+        small.train(small.fresh, x, self.y[self.before], **BASE)
+        whole = log.dataset(np.arange(len(log.rows)), (*known, NEW))
+        until = log.rows["time"].iloc[self.own[max(FEW)]]
+        encoder = grow_encoder(old, whole, until, min_count=5)
+        self.grown = grow(small.model, encoder.spec)
+        self.x = encoder.transform(log.rows)
+        for name, size in old.spec.fields.items():  # all know the same values
+            if name != "scenario":
+                column = self.x["fields"][:, [*old.spec.fields].index(name)]
+                column[column >= size] = 0
+        for k, name in enumerate(old.spec.history_fields):
+            column = self.x["history"][..., k]
+            column[column >= old.spec.fields[name]] = 0
+        self.start = self.grown.get_weights()
+        self.learner = Learner(encoder.spec, seed, 256)
+        self.branch = ProductBranch(encoder.spec)
+        self.shared = self.clicks(self.start, self.asked)
+        self.kept = self.clicks(self.start, self.others)
+
+    def clicks(self, weights: Any, rows: np.ndarray) -> np.ndarray:
+        """Ask some weights."""
+        self.learner.model.set_weights(weights)
+        return self.learner.clicks(taken(self.x, rows))
+
+    def run(self, method: str, n: int, rate: float) -> dict[str, float]:
+        """Return what a method makes of the first rows of the feed."""
+        rows, start = self.own[:n], time.process_time()
+        y, found = self.y[rows, 0], self.shared
+        weights = self.start
+        if method == "corrected":
+            found = recalibrated(self.clicks(self.start, rows), y, self.shared)
+        elif method == "own regression":
+            here, there = self.columns(rows), self.columns(self.asked)
+            model = LogisticRegression(C=rate, max_iter=2_000).fit(here, y)
+            found = model.predict_proba(there)[:, 1]
+        elif method == "own trees":
+            how = {"num_leaves": 7, "min_data_in_leaf": 10, "num_threads": 1}
+            how |= {"objective": "binary", "verbose": -1, "learning_rate": 0.05}
+            data = lightgbm.Dataset(self.columns(rows), y)
+            booster = lightgbm.train(how, data, num_boost_round=int(rate))
+            found = np.asarray(booster.predict(self.columns(self.asked)))
+        elif method != "as it is":
+            weights = self.trained(method, rows, rate)
+            found = self.clicks(weights, self.asked)
+        line = {"cpu_seconds": time.process_time() - start}
+        truth = self.log.truth[self.asked]
+        line |= self.log.judged(found, self.asked)
+        line["auc"] = expected_auc(found, truth)
+        if not method.startswith("own"):
+            others = self.clicks(weights, self.others)
+            line["old_moved"] = float(np.abs(others - self.kept).max())
+            line["old_excess"] = self.log.judged(others, self.others)["excess"]
+        return line
+
+    def columns(self, rows: np.ndarray) -> np.ndarray:
+        """Return numbers, kinds and products, as the regression in a model has them."""
+        return np.concatenate([*self.branch.tables(self.x, rows)])
+
+    def trained(self, method: str, rows: np.ndarray, rate: float) -> Any:
+        """Return the weights after a training on these rows, or on all before too."""
+        if method == "its own part":
+            self.grown.set_weights(self.start)
+            how: Way = {"epochs": AGAIN, "patience": AGAIN, "batch_size": SMALL}
+            parts = {"train": rows, "valid": rows}
+            fit_scenario(
+                self.grown, self.x, self.y, parts, NEW, learning_rate=rate, **how
+            )
+            return self.grown.get_weights()
+        start, passes = self.start, AGAIN
+        if method != "goes on":
+            start = self.learner.fresh
+        if method == "anew on all":
+            rows = np.concatenate([self.before, rows])
+            rate, passes = BASE["rate"], BASE["passes"]
+        if method == "goes on":
+            rng = np.random.default_rng(self.log.seed)
+            old = rng.choice(self.before, len(rows), replace=False)
+            rows = np.concatenate([old, rows])
+        self.learner.batch = 256 if method == "anew on all" else SMALL
+        self.learner.train(
+            start, taken(self.x, rows), self.y[rows], rate=rate, passes=passes
+        )
+        return self.learner.model.get_weights()
+
+
+def openings() -> None:
+    """Run the study of a new scenario."""
+    devices.XLA = False  # short trainings of many shapes: compiling would take longer
+    BASE.update(chosen(DAYS, "anew on all"))
+    for seed in (TUNING, *WORLDS):
+        asking = Asking(seed)
+        for method, n in product(WAYS, FEW):
+            first, factor = WAYS[method]
+            if method == "as it is" and n != FEW[0]:
+                continue
+            if seed != TUNING:
+                tuned = chosen_setting(SCENARIO, method, n) if factor else first
+                asking(method, n, float(tuned))
+            elif factor:
+                search(partial(asking, method, n), first, factor)
+
+
+class Asking:
+    """One world's new scenario; a line that is known is not measured again."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    @cached_property
+    def world(self) -> Opening:
+        """The world, made when first asked."""
+        return Opening(self.seed)
+
+    def __call__(self, method: str, n: int, setting: float) -> float:
+        """Return the loss of a method at some rows, and keep its line."""
+        key = (str(self.seed), method, str(n))
+        for line in SCENARIO.lines():
+            same = (line["seed"], line["method"], line["rows"]) == key
+            if same and np.isclose(float(line["settings"]), setting):
+                return float(line["excess"])
+        found = self.world.run(method, n, setting)
+        given = {"seed": self.seed, "method": method, "rows": n, "settings": setting}
+        SCENARIO.keep(given | found)
+        print(*(given | found).values(), flush=True)
+        return found["excess"]
+
+
+def search(ask: Callable[[float], float], first: float, factor: float) -> None:
+    """Ask a setting and its neighbors, until the best has worse ones on both sides.
+
+    Or until a smaller one makes no difference.
+    """
+    found = {first: ask(first)}
+    while True:
+        best = min(found, key=lambda rate: found[rate])
+        near = [best / factor, best * factor]
+        if best * factor in found and found[best * factor] - found[best] < ALIKE:
+            return  # smaller steps come to no step at all
+        new = [r for r in near if not any(np.isclose(r, old) for old in found)]
+        if not new:
+            return
+        found |= {rate: ask(rate) for rate in new}
+
+
+def chosen_setting(result: Result, method: str, rows: int | None = None) -> str:
+    """Return the best settings of a method on the tuning world, as text."""
     table = pd.DataFrame(result.lines())
     own = table[(table["seed"] == str(TUNING)) & (table["method"] == method)]
+    if rows is not None:
+        own = own[own["rows"] == str(rows)]
     mean = own.assign(excess=own["excess"].astype(float)).groupby("settings")["excess"]
-    return dict(ast.literal_eval(str(mean.mean().idxmin())))
+    return str(mean.mean().idxmin())
+
+
+def chosen(result: Result, method: str) -> Way:
+    """Return the best settings of a method on the tuning world."""
+    return dict(ast.literal_eval(chosen_setting(result, method)))
 
 
 if __name__ == "__main__":
-    days()
+    for part in sys.argv[1:] or ("days", "opening"):
+        {"days": days, "opening": openings}[part]()

@@ -77,3 +77,57 @@ def test_no_winner_stands_at_the_end_of_its_grid() -> None:
         rate = {text: ast.literal_eval(text)["rate"] for text in mean.index}
         assert min(rate.values()) < rate[mean.idxmin()] < max(rate.values())
     assert set(lines["seed"]) == {study.TUNING, *study.SEEDS}
+
+
+@pytest.fixture(scope="module")
+def opening() -> Any:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(study, "ROWS", 8_000)
+    patch.setattr(study, "FEW", (60,))
+    patch.setattr(study.devices, "XLA", False)
+    try:
+        yield study.Opening(1)
+    finally:
+        patch.undo()
+
+
+def test_a_new_scenario_is_judged_by_later_rows(opening: Any) -> None:
+    log, scenario = opening.log, opening.log.rows["scenario"].to_numpy()
+    assert set(scenario[opening.own]) == set(scenario[opening.asked]) == {study.NEW}
+    assert study.NEW not in {*scenario[opening.before], *scenario[opening.others]}
+    assert log.day[opening.before].max() < log.day[opening.own].min()
+    assert log.day[opening.own].max() < log.day[opening.asked].min()
+    assert opening.grown.spec.scenarios[-1] == study.NEW
+    assert (opening.x["scenario"][opening.own] == 2).all()
+
+
+def test_only_what_goes_on_moves_the_old_scenarios(opening: Any) -> None:
+    kept = opening.run("its own part", 60, 0.01)
+    assert kept["old_moved"] == 0 and kept["excess"] > 0
+    assert opening.run("as it is", 60, 0.0)["excess"] != kept["excess"]
+    assert opening.run("goes on", 60, 0.001)["old_moved"] > 1e-4
+
+
+def test_a_search_ends_between_worse_neighbors() -> None:
+    asked: list[float] = []
+
+    def ask(rate: float) -> float:
+        asked.append(rate)
+        return abs(np.log(rate / 8))
+
+    study.search(ask, 1.0, 2.0)
+    assert 8.0 in asked and {4.0, 16.0} <= set(asked) and max(asked) == 16
+
+
+def test_the_winners_of_a_new_scenario_have_worse_neighbors() -> None:
+    lines = pd.read_csv(study.SCENARIO.path)
+    tuned = lines[lines["seed"] == study.TUNING]
+    for (method, n), own in tuned.groupby(["method", "rows"]):
+        by = own.set_index("settings")["excess"]
+        if study.WAYS[method][1] and len(by) > 1:
+            larger = by[by.index > by.idxmin()].sort_index()
+            assert len(larger), (method, n)
+            alike = larger.iloc[0] - by.min() < study.ALIKE  # as no step at all
+            assert by.index.min() < by.idxmin() or alike, (method, n)
+    others = lines[lines["seed"] != study.TUNING]
+    assert (others.loc[others["method"] == "its own part", "old_moved"] == 0).all()
