@@ -401,7 +401,7 @@ def axe_violations(page: Page) -> list[str]:
     """List the serious and critical violations that axe-core finds.
 
     What is folded away must be opened first (:func:`unfold`), to be looked at too. The
-    page is left as it was, but what was bound to its parts is gone.
+    page is left as it was, but what was bound to parts of its body is gone.
     """
     page.evaluate("() => { window.whole = document.body.cloneNode(true); }")
     page.evaluate(THIN)
@@ -422,7 +422,7 @@ def axe_violations(page: Page) -> list[str]:
                 `${each.id}: ${node.target.join(' ')}: ${node.html.slice(0, 160)}`));
         }"""
     )
-    page.evaluate("() => document.body.replaceWith(window.whole)")
+    page.evaluate("() => document.body.replaceChildren(...window.whole.childNodes)")
     return list(violations)
 
 
