@@ -35,6 +35,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from keras import ops
+from protocol import boosted
 from results import Result
 
 from urlm_helpers.data import from_frames, load
@@ -564,8 +565,6 @@ class Trainer:
 
 def trees(rows: Rows, data: str, seed: int) -> dict[str, float]:
     """Boost trees for each task, as long as the validation rows gain."""
-    import lightgbm
-
     began, spec, cross = time.perf_counter(), rows.spec, data != LOG
     branch, names = ProductBranch(spec), list(spec.fields)
     ids = [f for f, name in enumerate(names) if "(bucket)" not in name]
@@ -591,20 +590,9 @@ def trees(rows: Rows, data: str, seed: int) -> dict[str, float]:
             for part, y in rows.y.items()
         }
         best, kept = np.inf, None
-        for leaves, rate, share in TREES:
-            how = {"objective": "binary", "verbose": -1, "seed": seed}
-            how |= {"num_leaves": leaves, "learning_rate": rate, "max_bin": 63}
-            how |= {"feature_fraction": share, "lambda_l2": 5.0, "num_threads": 1}
-            how |= {"cat_smooth": 100, "min_data_per_group": 200}
-            how |= {"deterministic": True, "force_row_wise": True}
-            own = {p: (x[p][m], rows.y[p][m, t]) for p, m in happened.items()}
-            first = lightgbm.Dataset(
-                *own["train"], params=how, categorical_feature=kinds
-            )
-            watched = first.create_valid(*own["valid"])
-            stop = [lightgbm.early_stopping(20, verbose=False)]
-            model = lightgbm.train(how, first, 600, [watched], callbacks=stop)
-            loss = model.best_score["valid_0"]["binary_logloss"]
+        own = {p: (x[p][m], rows.y[p][m, t]) for p, m in happened.items()}
+        for setting in TREES:
+            model, loss = boosted(own["train"], own["valid"], kinds, setting, seed)
             if loss < best:
                 best, kept = loss, model
         offset = np.log(spec.negative_rate) if parent < 0 else 0.0

@@ -110,12 +110,7 @@ class Watched(PCGrad):
         """Return what each task's gradient counts; note the angles."""
         import tensorflow as tf
 
-        gram = tf.zeros((self.tasks, self.tasks))
-        for gradients in shared:
-            some = next(g for g in gradients if g is not None)
-            filled = [tf.zeros_like(some) if g is None else g for g in gradients]
-            flat = tf.reshape(tf.stack(filled), (self.tasks, -1))
-            gram += tf.matmul(flat, flat, transpose_b=True)
+        gram = self.products(shared)
         count = super().surgery_weights(shared)
         size = tf.sqrt(tf.linalg.diag_part(gram)) + 1e-20
         cosine = gram / (size[:, None] * size[None])

@@ -20,6 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
+
+import numpy as np
 
 TUNING = (98, 99)
 RESULTS_ON = tuple(range(101, 111))
@@ -70,3 +73,38 @@ def climb(loss: Callable[[Way, bool], float], start: Way) -> Way:
                     break
                 best, moved = trial, True
     return best
+
+
+def boosted(
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+    kinds: list[int],
+    setting: tuple[int, float, float],
+    seed: int,
+) -> tuple[Any, float]:
+    """Boost trees as long as the validation rows gain; return them and their loss.
+
+    Parameters
+    ----------
+    train, valid : pair of array
+        Rows and labels.
+    kinds : list of int
+        The columns whose numbers are names.
+    setting : tuple
+        Leaves, learning rate, and the share of the columns that each tree sees.
+    seed : int
+        Draws these columns.
+    """
+    import lightgbm
+
+    leaves, rate, share = setting
+    how = {"objective": "binary", "verbose": -1, "seed": seed}
+    how |= {"num_leaves": leaves, "learning_rate": rate, "max_bin": 63}
+    how |= {"feature_fraction": share, "lambda_l2": 5.0, "num_threads": 1}
+    how |= {"cat_smooth": 100, "min_data_per_group": 200}
+    how |= {"deterministic": True, "force_row_wise": True}
+    rows = lightgbm.Dataset(*train, params=how, categorical_feature=kinds)
+    watched = rows.create_valid(*valid)
+    stop = [lightgbm.early_stopping(20, verbose=False)]
+    model = lightgbm.train(how, rows, 600, [watched], callbacks=stop)
+    return model, model.best_score["valid_0"]["binary_logloss"]

@@ -24,6 +24,7 @@ import keras
 import lightgbm
 import numpy as np
 from results import Result
+from scaling_study import WORLD as FULL
 
 from urlm_helpers.model import NextAction, evidence, sequences
 from urlm_helpers.preprocessing import world_inputs
@@ -31,16 +32,7 @@ from urlm_helpers.world import World, action_excess, best_on_observables
 
 COLUMNS = ["people", "contender", "step_size", "passes", "valid_loss", "past"]
 COLUMNS += ["excess", "gain", "half", "seconds"]
-WORLD = {
-    "items": 1_000,
-    "feature_noise": 1.0,
-    "position_bias": 0.0,
-    "drift": 0.0,
-    "new_users": 0.0,
-    "new_items": 0.0,
-    "user_overlap": 1.0,
-    "item_overlap": 1.0,
-}
+WORLD = {name: value for name, value in FULL.items() if name != "users"}
 PEOPLE, VALID, TEST, ROWS = (1_600, 6_400, 400), 500, 2_100, 40
 LENGTH, DIM, BATCH = 32, 32, 64
 STEP_SIZES, VISITS, PASSES = (4e-3, 8e-3, 2e-3), 32_000, (5, 12)

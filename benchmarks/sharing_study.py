@@ -35,7 +35,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from protocol import RESULTS_ON, TUNING, Way, climb
+from protocol import RESULTS_ON, TUNING, Way, boosted, climb
 from results import Result
 from sklearn.linear_model import SGDClassifier
 from sklearn.preprocessing import OneHotEncoder
@@ -510,8 +510,6 @@ def trees(job: Job, pooled: bool, seed: int = 0) -> np.ndarray:
 
     The seed draws the columns that each tree sees.
     """
-    import lightgbm
-
     done, spec = job.prepared, job.spec
     parts = {part: leaves(job, done.parts[part])[0] for part in ("train", "valid")}
     parts["asked"], kinds = leaves(job)
@@ -526,19 +524,8 @@ def trees(job: Job, pooled: bool, seed: int = 0) -> np.ndarray:
                 seen &= parent < 0 or done.y[rows, parent] == 1
                 data[part] = parts[part][seen], done.y[rows[seen], t]
             here, best = np.isin(job.where, s), np.inf
-            for size, rate, share in OF_LOGS if job.log else OF_TABLES:
-                how = {"objective": "binary", "verbose": -1, "seed": seed}
-                how |= {"num_leaves": size, "learning_rate": rate, "max_bin": 63}
-                how |= {"feature_fraction": share, "lambda_l2": 5.0, "num_threads": 1}
-                how |= {"cat_smooth": 100, "min_data_per_group": 200}
-                how |= {"deterministic": True, "force_row_wise": True}
-                first = lightgbm.Dataset(
-                    *data["train"], params=how, categorical_feature=kinds
-                )
-                watched = first.create_valid(*data["valid"])
-                stop = [lightgbm.early_stopping(20, verbose=False)]
-                model = lightgbm.train(how, first, 600, [watched], callbacks=stop)
-                loss = model.best_score["valid_0"]["binary_logloss"]
+            for setting in OF_LOGS if job.log else OF_TABLES:
+                model, loss = boosted(*data.values(), kinds, setting, seed)
                 if loss < best:
                     best = loss
                     z[here, t] = model.predict(parts["asked"][here], raw_score=True)

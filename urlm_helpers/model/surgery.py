@@ -85,8 +85,8 @@ class PCGrad(_PerTask):
             total.append(tf.add_n(parts) if parts else None)
         return total
 
-    def surgery_weights(self, shared: Sequence[Sequence[Any]]) -> Any:
-        """Return what each task's gradient counts; move on by one step.
+    def products(self, shared: Sequence[Sequence[Any]]) -> Any:
+        """Return the tasks' gradients times one another, ``(tasks, tasks)``.
 
         Parameters
         ----------
@@ -101,6 +101,19 @@ class PCGrad(_PerTask):
             filled = [tf.zeros_like(some) if g is None else g for g in gradients]
             flat = tf.reshape(tf.stack(filled), (self.tasks, -1))
             gram += tf.matmul(flat, flat, transpose_b=True)
+        return gram
+
+    def surgery_weights(self, shared: Sequence[Sequence[Any]]) -> Any:
+        """Return what each task's gradient counts; move on by one step.
+
+        Parameters
+        ----------
+        shared : sequence of sequence of tensor
+            For each variable the gradient of each task, None for none.
+        """
+        import tensorflow as tf
+
+        gram = self.products(shared)
         seeds = tf.stack([self.seed, tf.convert_to_tensor(self.step)])
         keys = tf.random.stateless_uniform((self.tasks, self.tasks), seeds)
         self.step.assign_add(1)
