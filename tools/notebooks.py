@@ -73,6 +73,16 @@ GROWTH = 1.6
 NOISE = 1.25
 FRESH = 60.0  # seconds for which a reading of the machine's speed holds
 
+# Libraries choose their instructions when they start, and wider ones sum in another
+# order: outputs of a machine with AVX-512 failed on one without, a last digit apart.
+# So all use what every x86-64 of the last ten years has; elsewhere this says nothing.
+SAME_DIGITS = {
+    "OPENBLAS_CORETYPE": "Haswell",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX "
+    "AVX512_CNL AVX512_ICL AVX512_SPR",
+}
+
 # Quiet and repeatable: no progress bars, no banner of TensorFlow, one summation order.
 # Threads that wait must not spin: beside a second notebook they made LightGBM four
 # times as slow. So do those of NumPy's linear algebra, whatever that setting says: a
@@ -84,6 +94,7 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OMP_WAIT_POLICY": "passive",
     "OPENBLAS_NUM_THREADS": "1",
+    **SAME_DIGITS,
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "URLM_CHECK_FIGURES": "1",
 }
