@@ -51,7 +51,7 @@ from urlm_helpers.preprocessing import Encoder
 from urlm_helpers.training import devices, fit, fit_scenario, grow, grow_encoder
 from urlm_helpers.world import World, excess_log_loss, expected_auc
 
-TUNING, SEEDS = 99, (101, 102)
+TUNING, SEEDS = 99, (101, 102, 103, 104, 105, 106, 107, 108)
 ROWS, LAST, TESTS = 100_000, 14, (16, 17, 18, 19)
 DRIFTING = {"days": 20, "drift": 0.2, "new_users": 0.33, "new_items": 0.33}
 RATES, PASSES = (5e-4, 1e-3, 2e-3, 4e-3), (1, 2, 4)
