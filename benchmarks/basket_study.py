@@ -20,10 +20,13 @@ ones. A line is written as soon as it is known, and skipped on a new start.
 The second task, *several*, asks for the products of which two units or more will be
 bought. Two rivals order without a model of it, or with half of one: by the chance of
 one unit, and by that times the chance of several where one is bought. The regressions
-choose how hard they lean on each other by evidence, among ten strengths. Trees
-and network choose two numbers each: learnt before the basket before, they are judged on
-it, and each number is doubled or halved as long as that helps. The chosen ones are
-fitted with three seeds. The intervals are over users and seeds.
+choose how hard they lean on each other by evidence, among ten strengths. The trees,
+and for *several* the network too, choose two numbers each: learnt before the basket
+before, they are judged on it, and each number is doubled or halved as long as that
+helps (basket-settings.csv has what was tried). The chosen ones are fitted with three
+seeds. The intervals are over users and seeds.
+
+    python benchmarks/basket_study.py ta-feng --task buy --choose-only
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ COLUMNS = ["data", "task", "method", "list", "users", "recall", "low", "high"]
 COLUMNS += ["over", "difference", "diff_low", "diff_high", "seconds", "chosen"]
 MARGIN = ["data", "method", "beta", "recall", "low", "high"]
 MARGIN += ["margin", "margin_low", "margin_high", "losing"]
+TRIED = ["data", "task", "method", "step", "size", "recall", "seconds"]
 TOP, CANDIDATES, EASE_ITEMS, NEGATIVES, LEAST = 10, 60, 5_000, 0.2, 2_000
 DECAYS = [(1.0, 1.0), (0.9, 0.9), (0.9, 0.7), (0.8, 0.5)]
 NEIGHBORS, ALPHAS, GROUPS = (100, 400), (0.2, 0.4, 0.6, 0.8, 1.0), 7
@@ -60,6 +64,7 @@ STRENGTHS, SEEDS = (300.0, 1_000.0, 3_000.0), (0, 1, 2)
 KNOTS = (0.5, 0.8, 0.95)
 TREES, NETWORK = "boosted trees", "shrunk regressions + network"
 USUAL = {TREES: (0.08, 31), NETWORK: (2e-3, 32)}  # the step's size, leaves or width
+SEARCHED = {"buy": (TREES,), "several": (TREES, NETWORK)}
 BY_ONE, THEN = "by the chance of one", "chance of one, and of several then"
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 WEEKS = pd.Timedelta(weeks=5)
@@ -610,9 +615,9 @@ class Study:
             path.write_text(json.dumps({"tifu": choose_tifu(self.valid)} | chosen))
         return dict(json.loads(path.read_text()))
 
-    def run(self, tasks: list[str]) -> None:
+    def run(self, tasks: list[str], choose_only: bool = False) -> None:
         """Ask for each task."""
-        if "buy" in tasks:
+        if "buy" in tasks and not choose_only:
             self.count()
         chosen = self.choose()
         print(chosen, flush=True)
@@ -621,14 +626,21 @@ class Study:
         sections = sorted(names[sizes >= LEAST])
         kinds = 2 * (len(sections) + 1)
         views = self.first, self.valid, self.test
-        earlier, before, test = (candidates(v, chosen, sections) for v in views)
+        earlier, before = (candidates(v, chosen, sections) for v in views[:2])
+        if choose_only:
+            for task in tasks:
+                self.settings(task, earlier, before, kinds)
+            return
+        test = candidates(views[2], chosen, sections)
         train = thinned([earlier, before])
         print(
             f"{len(train):,} rows, {len(test):,} asked, {kinds} scenarios",
             flush=True,
         )
         if "buy" in tasks:
-            self.ask(fitted(train, test, "buy", kinds), test, "buy", "TIFU-kNN", USUAL)
+            settings = self.settings("buy", earlier, before, kinds)
+            models = fitted(train, test, "buy", kinds)
+            self.ask(models, test, "buy", "TIFU-kNN", settings)
         buy = next(fitted(train, test, "buy", kinds)["shrunk regressions"]())
         if "margin" in self.test.past:
             self.margins("shrunk regressions", test, buy)
@@ -640,7 +652,7 @@ class Study:
         both = log_chance(buy + np.log(NEGATIVES))
         both = both + log_chance(of_those(train, test, kinds))
         self.keep(THEN, lambda: [self.dense(test, both)], [BY_ONE], "several")
-        settings = self.settings(earlier, before, kinds)
+        settings = self.settings("several", earlier, before, kinds)
         models = fitted(train, test, "several", kinds)
         self.ask(models, test, "several", BY_ONE, settings, THEN)
 
@@ -656,26 +668,41 @@ class Study:
         self.keep("EASE", lambda: [ease(self.test, of_ease)], [BASE], chosen=of_ease)
 
     def settings(
-        self, earlier: pd.DataFrame, before: pd.DataFrame, kinds: int
+        self, task: str, earlier: pd.DataFrame, before: pd.DataFrame, kinds: int
     ) -> dict[str, Any]:
-        """Choose trees' and network's numbers for several units."""
-        path = self.path.with_name(f"settings-{self.data}.json")
-        found = dict(json.loads(path.read_text())) if path.exists() else {}
+        """Choose the numbers of the models that are searched; the others' are usual."""
+        result = Result("basket-settings.csv", TRIED, digits=5)
         judge = Judge(self.valid)
-        judge.truth = self.valid.marked(self.valid.several())
-        models = fitted(thinned([earlier]), before, "several", kinds)
-        for method, usual in USUAL.items():
-            if method in found:
-                continue
-            print(method, flush=True)
+        if task == "several":
+            judge.truth = self.valid.marked(self.valid.several())
+        models = fitted(thinned([earlier]), before, task, kinds)
+        found: dict[str, Any] = dict(USUAL)
+        for method in SEARCHED[task]:
+            print(task, method, flush=True)
+            same = {"data": self.data, "task": task, "method": method}
+            known = {
+                (float(line["step"]), int(line["size"])): float(line["recall"])
+                for line in result.lines()
+                if all(line[key] == value for key, value in same.items())
+            }
 
-            def judged(each: Any, fit: Any = models[method]) -> float:
+            def judged(
+                each: Any,
+                fit: Any = models[method],
+                known: Any = known,
+                same: Any = same,
+            ) -> float:
+                if each in known:
+                    return float(known[each])
+                began = time.perf_counter()
                 score = next(fit(each, SEEDS[:1]))
-                return judge.mean(dense(self.valid.shape, before, score), "all")
+                value = judge.mean(dense(self.valid.shape, before, score), "all")
+                seconds = round(time.perf_counter() - began)
+                line = {"step": each[0], "size": each[1], "recall": value}
+                result.keep(same | line | {"seconds": seconds})
+                return value
 
-            found[method] = climb(judged, usual)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(found))
+            found[method] = climb(judged, USUAL[method])
         return found
 
     def ask(
@@ -762,10 +789,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", choices=["ta-feng", "complete-journey"])
     parser.add_argument("--task", action="append", choices=["buy", "several"])
+    parser.add_argument("--choose-only", action="store_true")
     asked = parser.parse_args()
     for data in asked.data:
         study = Study(data, ta_feng() if data == "ta-feng" else journey())
-        study.run(asked.task or ["buy", "several"])
+        study.run(asked.task or ["buy", "several"], asked.choose_only)
 
 
 if __name__ == "__main__":
