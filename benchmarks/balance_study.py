@@ -1,22 +1,21 @@
-"""How losses of several tasks, and of several scenarios, are put together.
+"""How losses of several tasks are put together.
 
     nice -n 10 python benchmarks/balance_study.py
 
 The study of page 3.2.3d, on small simulated apps of three tasks in a funnel. *Schemes*:
 the plain sum; fixed weights, a grid of what the click counts; uncertainty weights as
 they are, and with log-variances that start at their best for the rates and move ten
-times as fast, so that weight decay does not hold them; GradNorm; PCGrad; a network for
-each task alone; and the plain sum with the rows of a scenario weighted by n^-a.
+times as fast, so that weight decay does not hold them; GradNorm; PCGrad.
 
 *Worlds*: the app as it is; the app with the click's loss in other units, a hundred
-times as large (a positive control: there a balance has something to mend); the app
-with tasks turned against one another.
+times as large (a positive control: there a balance has something to mend), which is
+looked at on the app `TUNING` alone, as are uncertainty weights as they are.
 
 Each scheme's step size is doubled or halved from `FIRST` on the apps `TUNING` until
 both neighbors are worse, by the plain sum of the validation losses, the number that
-also keeps the best pass (a network of one task: its own loss, with the step `FIRST`).
-Results are those of other apps. A line is written as soon as it is known.
-Page 3.2.3d shows the runs of the first part, those on `TUNING`.
+also keeps the best pass; fixed weights take that of the plain sum. Results are those
+of other apps. A line is written as soon as it is known. One core needs some four
+minutes.
 """
 
 from __future__ import annotations
@@ -45,13 +44,8 @@ from urlm_helpers.world import World, expected_auc
 
 TASKS, SCENARIOS = ("click", "like", "buy"), ("shop", "social", "search")
 PAIRS = ((0, 1), (0, 2), (1, 2))
-TUNING, APPS = (3,), tuple(range(11, 15))
+TUNING, APPS = (3,), tuple(range(11, 17))
 FIRST, MOST = 0.016, 0.128
-WORLDS: dict[str, dict[str, float]] = {
-    "funnel": {},
-    "units": {},
-    "opposed": {"task_shift": 1.5},
-}
 UNIT = 100.0
 OPTIONS: dict[str, Any] = {"epochs": 12, "batch_size": 512, "weight_decay": 0.3}
 
@@ -61,7 +55,7 @@ COLUMNS += [f"auc_{t}" for t in TASKS] + [f"given_{t}" for t in TASKS]
 COLUMNS += [f"auc_{t}_{s}" for t in TASKS for s in SCENARIOS]
 COLUMNS += [f"weight_{t}" for t in TASKS]
 COLUMNS += [f"conflict_{TASKS[i]}_{TASKS[j]}" for i, j in PAIRS]
-COLUMNS += [f"cosine_{TASKS[i]}_{TASKS[j]}" for i, j in PAIRS] + ["length"]
+COLUMNS += [f"cosine_{TASKS[i]}_{TASKS[j]}" for i, j in PAIRS] + ["length", "turn"]
 Line = dict[str, Any]
 
 
@@ -104,7 +98,7 @@ class Watched(PCGrad):
     def build(self, losses_shape: Any) -> None:
         """Create what is kept."""
         super().build(losses_shape)
-        self.record = self.add_weight((8,), "zeros", trainable=False, name="record")
+        self.record = self.add_weight((9,), "zeros", trainable=False, name="record")
 
     def surgery_weights(self, shared: Any) -> Any:
         """Return what each task's gradient counts; note the angles."""
@@ -117,7 +111,10 @@ class Watched(PCGrad):
         pairs = tf.stack([cosine[i, j] for i, j in PAIRS])
         after = tf.reduce_sum(count[:, None] * gram * count[None])
         length = tf.sqrt(after / (tf.reduce_sum(gram) + 1e-20))
-        new = tf.concat([tf.cast(pairs < 0, "float32"), pairs, [length, 1.0]], 0)
+        inner = tf.reduce_sum(count[:, None] * gram)
+        turn = inner / (tf.sqrt(after * tf.reduce_sum(gram)) + 1e-20)
+        new = [tf.cast(pairs < 0, "float32"), pairs, [length, turn, 1.0]]
+        new = tf.concat(new, 0)
         self.record.assign_add(new)
         return count
 
@@ -146,7 +143,7 @@ class Study:
     def __init__(self) -> None:
         self.result = Result("balance.csv", COLUMNS, digits=6)
         self.known = {self.key(line): line for line in self.result.lines()}
-        self.apps: dict[tuple[str, int], Any] = {}
+        self.apps: dict[int, Any] = {}
         self.models: dict[tuple[str, str], UnifiedRecommender] = {}
 
     @staticmethod
@@ -157,27 +154,25 @@ class Study:
             f"{float(line['step_size']):g}",
         )
 
-    def app(self, world: str, seed: int) -> Any:
+    def app(self, seed: int) -> Any:
         """Return an app, prepared, and the truth of its test days."""
-        at = ("opposed" if world == "opposed" else "funnel", seed)
-        if at not in self.apps:
-            made = World(seed=seed, users=1_000, items=500, **WORLDS[world])
-            data = made.dataset(40_000)
+        if seed not in self.apps:
+            data = World(seed=seed, users=1_000, items=500).dataset(40_000)
             how: dict[str, Any] = {"look_back": [["user"], ["item"]]}
             ready = prepare(
                 data, "2026-01-11", "2026-01-13", buckets=0, counted_on="events", **how
             )
             truth = data.extra["truth"].iloc[ready.parts["test"]]
-            self.apps[at] = ready, truth
-        return self.apps[at]
+            self.apps[seed] = ready, truth
+        return self.apps[seed]
 
     def model(self, world: str, scheme: str) -> UnifiedRecommender:
         """Return a model with a scheme in its slot; those alike are made once."""
         kind, _, setting = scheme.partition(": ")
-        kind = "fixed" if kind in ("plain sum", "alone", "rows") else kind
+        kind = "fixed" if kind == "plain sum" else kind
         name = f"{kind}{setting}" if kind == "GradNorm" else kind
         if (world, name) not in self.models:
-            spec = self.app(world, TUNING[0])[0].encoder.spec
+            spec = self.app(TUNING[0])[0].encoder.spec
             spec = replace(spec, fields={**spec.fields, "user": 1_001, "item": 501})
             balance = {
                 "fixed": Fixed,
@@ -198,19 +193,12 @@ class Study:
         line: Line = {"world": world, "scheme": scheme, "app": app, "step_size": step}
         if self.key(line) in self.known:
             return self.known[self.key(line)]
-        ready, truth = self.app(world, app)
+        ready, truth = self.app(app)
         model, (kind, _, setting) = self.model(world, scheme), scheme.partition(": ")
         model.reset(app)
-        train, how = ready.parts["train"], dict(OPTIONS)
-        y = ready.y[train]
+        y = ready.y[ready.parts["train"]]
         if kind == "fixed":
             model.balance.w.assign([float(setting), 1.0, 1.0])
-        if kind == "alone":
-            how["weights"] = [1.0 if task == setting else 1e-4 for task in TASKS]
-        if kind == "rows":
-            scenario = ready.x["scenario"]
-            n = np.bincount(scenario[train]).astype(float)
-            how["sample_weight"] = n[scenario] ** -float(setting)
         if kind == "uncertainty, free":
             happened = np.column_stack([np.ones(len(y)), y[:, 0], y[:, 1]])
             rate = y.sum(axis=0) / happened.sum(axis=0)
@@ -218,9 +206,8 @@ class Study:
             floor = entropy * happened.mean(axis=0)
             unit = np.array([UNIT if world == "units" else 1.0, 1.0, 1.0])
             model.balance.start.assign(np.log(2 * floor * unit))
-        curve = fit(
-            model, ready.x, ready.y, ready.parts, learning_rate=step, seed=app, **how
-        )
+        how = {**OPTIONS, "learning_rate": step, "seed": app}
+        curve = fit(model, ready.x, ready.y, ready.parts, **how)
         line["watched"] = float(curve["valid_loss"].min())
         line |= self.judged(model, ready, truth)
         self.result.keep(line)
@@ -263,7 +250,7 @@ class Study:
         if isinstance(balance, Watched):
             record = np.asarray(balance.record)
             record = record / record[-1]
-            line |= dict(zip(COLUMNS[-7:], map(float, record[:7]), strict=True))
+            line |= dict(zip(COLUMNS[-8:], map(float, record[:8]), strict=True))
         return line
 
     def step(self, world: str, scheme: str) -> float:
@@ -282,35 +269,31 @@ class Study:
 
 SCHEMES: dict[str, tuple[str, ...]] = {
     "funnel": (
-        *("plain sum", "uncertainty", "uncertainty, free", "GradNorm: 1.5", "PCGrad"),
-        *("fixed: 0.1", "alone: click", "alone: like", "alone: buy"),
-        *("rows: 0.5", "rows: 1"),
+        *("plain sum", "uncertainty, free", "fixed: 3", "fixed: 0.3", "fixed: 0.1"),
+        *("GradNorm: 1.5", "PCGrad"),
     ),
-    "units": ("plain sum", "uncertainty, free", "GradNorm: 1.5", "fixed: 0.01"),
-    "opposed": ("plain sum", "PCGrad"),
 }
-"""What is run in each world. The number of `fixed` is what the click counts."""
+"""What is run in the apps of a world; `fixed` says what the click counts."""
+LOOKED_AT: dict[str, tuple[str, ...]] = {
+    "funnel": ("uncertainty",),
+    "units": ("plain sum", "uncertainty, free", "GradNorm: 1.5"),
+}
+"""What is run on `TUNING` alone."""
 
 
 def main() -> None:
     """Run what is missing of the study."""
     study = Study()
-    steps: dict[tuple[str, str], float] = {}
     for world, named in SCHEMES.items():
+        steps: dict[str, float] = {}
         for scheme in named:
-            kind = scheme.partition(":")[0]
-            like = "plain sum" if kind in ("fixed", "rows") else scheme
-            asked = world, like
-            if kind == "alone":
-                steps[world, scheme] = FIRST
-                continue
-            if asked not in steps:
-                steps[asked] = study.step(*asked)
-            steps[world, scheme] = steps[asked]
-    print(steps, flush=True)
-    for app in APPS:
-        for (world, scheme), step in steps.items():
-            study.run(world, scheme, app, step)
+            own = not scheme.startswith("fixed")
+            steps[scheme] = study.step(world, scheme) if own else steps["plain sum"]
+            for app in APPS:
+                study.run(world, scheme, app, steps[scheme])
+    for world, named in LOOKED_AT.items():
+        for scheme in named:
+            study.step(world, scheme)
 
 
 if __name__ == "__main__":
