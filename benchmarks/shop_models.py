@@ -36,13 +36,15 @@ def solved(
     weight: float,
     decay: float,
     prior: tuple[np.ndarray, float] | None = None,
+    mass: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the best vector of each row of a log, given those of its columns.
 
     Least squares to 1 where there is an entry, and with ``weight`` to 0 everywhere. A
     row of k entries is solved in k dimensions (Woodbury) along the axes of all columns.
     ``prior`` is a vector for each row to be pulled to, and how many times as strongly
-    as to 0.
+    as to 0. With ``mass``, by which each row's decay grows, the entries are not 1 but
+    what the log says: the roots of weights, by which ``fixed`` is multiplied too.
     """
     pull = 0.0 if prior is None else prior[1]
     spread, axes = np.linalg.eigh(weight * (fixed.T @ fixed))
@@ -53,18 +55,24 @@ def solved(
     counts, found = np.diff(log.indptr), np.zeros_like(to)
     for k in np.unique(counts):
         at = np.flatnonzero(counts == k)
-        own = decay * (k + weight * len(fixed))
-        scale = (1 / (spread + own * (1 + pull))).astype("float32")
         for part in np.array_split(at, 1 + len(at) * k // 100_000):
-            f = turned[log.indices[log.indptr[part][:, None] + np.arange(k)]]
-            right = f.sum(axis=1) + own * pull * to[part]
+            each = [[k + weight * len(fixed)]] if mass is None else mass[part, None]
+            own = decay * np.asarray(each, "float32")
+            scale = (1 / (spread + own * (1 + pull))).astype("float32")
+            entries = log.indptr[part][:, None] + np.arange(k)
+            f = turned[log.indices[entries]]
+            said = f if mass is None else f * log.data[entries][:, :, None]
+            right = said.sum(axis=1) + own * pull * to[part]
             if k <= fixed.shape[1]:
                 x = right * scale
-                small = (f * scale) @ f.transpose(0, 2, 1) + np.eye(k, dtype="float32")
+                small = (f * scale[:, None]) @ f.transpose(0, 2, 1) + np.eye(
+                    k, dtype="float32"
+                )
                 rest = np.linalg.solve(small, f @ x[:, :, None])
                 x = x - (f.transpose(0, 2, 1) @ rest)[:, :, 0] * scale
             else:
-                full = f.transpose(0, 2, 1) @ f + np.diag(1 / scale)
+                full = f.transpose(0, 2, 1) @ f
+                full = full + np.eye(fixed.shape[1], dtype="float32") / scale[:, None]
                 x = np.linalg.solve(full, right[:, :, None])[:, :, 0]
             found[part] = x
     return (found @ axes.T).astype("float32")

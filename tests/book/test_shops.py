@@ -99,6 +99,23 @@ def test_vectors_solve_their_normal_equations(studied: Any, width: int) -> None:
         assert left @ vector == pytest.approx(right, abs=1e-4)
 
 
+@pytest.mark.parametrize("width", [2, 9])
+def test_weights_of_columns_enter_the_normal_equations(
+    studied: Any, width: int
+) -> None:
+    rng = np.random.default_rng(0)
+    seen = rng.random((8, 20)) < np.linspace(0, 0.6, 8)[:, None]
+    fixed, weight = rng.normal(size=(20, width)), rng.random(20)
+    log = sparse.csr_array((seen * np.sqrt(weight)).astype("f4"))
+    mass = (seen + 0.1) @ weight
+    scaled = (fixed * np.sqrt(weight)[:, None]).astype("f4")
+    found = studied("shop_models").solved(log, scaled, 0.1, 0.05, mass=mass)
+    for mine, own, vector in zip(seen, mass, found, strict=True):
+        loss = (weight * (mine + 0.1))[:, None]
+        left = fixed.T @ (fixed * loss) + 0.05 * own * np.eye(width)
+        assert left @ vector == pytest.approx(fixed.T @ (weight * mine), abs=1e-4)
+
+
 def test_ranks_leave_out_what_was_bought_and_halve_ties(studied: Any) -> None:
     models = studied("shop_models")
     case = studied("shops").Case("phone", "sport", 1.0)
