@@ -9,7 +9,8 @@ enters a small head as it is, or multiplied by the item.
 
 *Real*: purchases on The Complete Journey; an encoder in the book's model reads the last
 30 purchases of a household, in order or shuffled within each row; or none of them, with
-a step size of its own.
+a step size of its own. *Uncounted* is the same log without the counts of household and
+product, which are made of the same purchases.
 
 Each fit goes on until the validation loss has not fallen for some passes, and keeps the
 best pass. Step sizes are tried on draw 0, which no result uses, in factors of three
@@ -220,7 +221,7 @@ def moves(model: keras.Model, past: np.ndarray, item: np.ndarray) -> dict[str, f
 class Real:
     """The fits on The Complete Journey: disjoint draws of households, one encoding."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: bool = True) -> None:
         log = load("complete-journey")
         rng = np.random.default_rng(0)
         drawn = rng.permutation(log.users["user"])[: (1 + len(DRAWS)) * HOUSEHOLDS]
@@ -236,7 +237,7 @@ class Real:
         self.data = prepare(
             replace(log, schema=schema, **own),
             *cuts,
-            look_back=[["user"], ["item"]],
+            look_back=[["user"], ["item"]] if counted else [],
             history_fields=["item", "product_type"],
             history_length=REAL_LENGTH,
             buckets=0,
@@ -340,7 +341,8 @@ def cases() -> list[Line]:
         if line["encoder"] in ("mean", "HSTU") and line["order"] == "in order"
     ]
     none = [log | {"encoder": "mean", "order": "empty", "draw": d} for d in DRAWS]
-    return [*main, *mixed, *real, *vector, *fed, *none]
+    uncounted = [line | {"study": "uncounted"} for line in [*none, *real]]
+    return [*main, *mixed, *real, *vector, *fed, *none, *uncounted]
 
 
 def key(line: Mapping[str, Any]) -> tuple[str, ...]:
@@ -360,9 +362,10 @@ class Study:
     def run(self, line: Line) -> Mapping[str, Any]:
         """Return a fit's line, from the file or anew."""
         if key(line) not in self.known:
-            made = {"planted": Planted, "real": Real}[line["study"]]
+            made = {"uncounted": lambda: Real(counted=False)}
+            made |= {"planted": Planted, "real": Real}
             if line["study"] not in self.kinds:
-                self.kinds[line["study"]] = made()
+                self.kinds[line["study"]] = made[line["study"]]()
             done = line | self.kinds[line["study"]].fit(line)
             self.result.keep(done)
             self.known[key(line)] = {k: str(v) for k, v in done.items()}
