@@ -1,4 +1,4 @@
-"""The study of page 5.8: what it costs and gains to go on, instead of training anew.
+"""The study of page 5.8b: what it costs and gains to go on, instead of training anew.
 
     OMP_NUM_THREADS=1 python benchmarks/warm_study.py
 
