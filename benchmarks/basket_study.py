@@ -24,7 +24,8 @@ choose how hard they lean on each other by evidence, among ten strengths. The tr
 and for *several* the network too, choose two numbers each: learnt before the basket
 before, they are judged on it, and each number is doubled or halved as long as that
 helps (basket-settings.csv has what was tried). The chosen ones are fitted with three
-seeds. The intervals are over users and seeds.
+seeds. The intervals are over users and seeds. baskets-usual.csv keeps lines of the run
+before the search: the trees' usual numbers, ties among candidates broken otherwise.
 
     python benchmarks/basket_study.py ta-feng --task buy --choose-only
 """
