@@ -123,6 +123,9 @@ def test_a_page_is_held_to_what_it_states() -> None:
     assert said() == said(seconds=37.0) == said(processor=59.0) == 0
     assert said(seconds=38.0) == 1
     assert said(processor=61.0) == 1  # not to be done by two cores in 30 s
+    beside = replace(RUN, processor=61.0), replace(RUN, processor=76.0)
+    found = [notebooks.complaints(run, STATED, None, alone=False) for run in beside]
+    assert [len(each) for each in found] == [0, 1]
     assert said(gib=1.1) == 1
     assert said(seconds=300.0, processor=300.0, slowness=10.0) == 0
 
