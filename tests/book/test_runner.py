@@ -40,10 +40,10 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def steady(*readings: float) -> notebooks.Speed:
-    """A machine whose readings are these, one a minute, the last for ever."""
-    told = iter(readings)
+    """A machine that is so slow, one reading a minute, the last for ever."""
+    told = iter(notebooks.reference.SECONDS * each for each in readings)
     minutes = iter(range(0, 10_000, 60))
-    last = readings[-1]
+    last = notebooks.reference.SECONDS * readings[-1]
     return notebooks.Speed(lambda: next(told, last), lambda: next(minutes))
 
 
@@ -155,7 +155,7 @@ def test_a_machine_that_slows_down_meanwhile_is_seen() -> None:
 
 
 def test_a_reading_holds_for_a_while() -> None:
-    told = iter([1.0, 3.0])
+    told = iter(notebooks.reference.SECONDS * each for each in (1.0, 3.0))
     moments = iter([0.0, 1.0, notebooks.FRESH + 1, notebooks.FRESH + 1])
     speed = notebooks.Speed(lambda: next(told), lambda: next(moments))
     assert [speed.slowness() for _ in range(3)] == [1.0, 1.0, 3.0]
