@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +20,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 TOP = "# Title\n\n*Needs: nothing · Time: ≤ 30 s · Memory: ≤ 1 GiB (two cores, no GPU)*"
 STATED = notebooks.Limits(seconds=30, gib=1)
+KERNELS = """
+import numpy, scipy.linalg, threadpoolctl
+print({each.get("architecture") for each in threadpoolctl.threadpool_info()})
+"""
 RUN = notebooks.Run(Path("a"), 0, "", seconds=20.0, processor=30.0, gib=0.9)
 
 
@@ -141,6 +148,16 @@ def test_no_page_may_take_more_than_all_may() -> None:
     ):
         one = replace(run, **changed)  # type: ignore[arg-type]
         assert len(notebooks.complaints(one, lavish, None, True)) == wrong, changed
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86-64")
+def test_pages_use_no_wider_instructions_than_each_machine_has() -> None:
+    said = subprocess.check_output(
+        [sys.executable, "-c", KERNELS],
+        env={**os.environ, "OPENBLAS_CORETYPE": "Nehalem", **notebooks.ENVIRONMENT},
+        text=True,
+    )
+    assert said == "{'Haswell'}\n"
 
 
 def test_the_clock_counts_only_alone() -> None:
