@@ -2,6 +2,7 @@
 
     python benchmarks/map_study.py
     python benchmarks/map_study.py --tasks click --contenders "trees alone"
+    python benchmarks/map_study.py --table map-heads.csv  # a head for each scenario
 
 The simulated app without what would blur the picture (position, drift, newcomers,
 query, friends). Search is the small scenario: it gets 250 to 64,000 training rows and a
@@ -303,6 +304,7 @@ def _tensors(rows: Arrays) -> dict[str, Any]:
 NETWORKS: dict[str, dict[str, bool]] = {
     "network alone": {"own": True, "heads": False, "zero": False},
     "network pooled": {"own": False, "heads": False, "zero": False},
+    "network with heads": {"own": False, "heads": True, "zero": False},
     "regression + network": {"own": False, "heads": True, "zero": True},
     "regression + network + trees": {"own": False, "heads": True, "zero": True},
 }
@@ -405,6 +407,8 @@ def crowned(case: Case, z: dict[str, np.ndarray]) -> np.ndarray:
 REGRESSIONS = ("regression alone", "regression pooled", "regression shrunk")
 TREES = ("trees alone", "trees pooled")
 CONTENDERS = (*REGRESSIONS, *NETWORKS, *TREES)
+OF_A_TABLE = {"map-heads.csv": ("network with heads",)}  # where tastes differ most
+OF_A_TABLE["map.csv"] = tuple(x for x in CONTENDERS if x != "network with heads")
 
 
 def scores(
@@ -439,11 +443,14 @@ def main() -> None:
         "--thresholds", nargs="+", type=float, choices=THRESHOLDS, default=THRESHOLDS
     )
     parser.add_argument("--rows", nargs="+", type=int, choices=ROWS, default=ROWS)
-    parser.add_argument(
-        "--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS
-    )
+    parser.add_argument("--shifts", nargs="+", type=float, choices=SHIFTS)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS)
+    parser.add_argument("--table", choices=OF_A_TABLE, default="map.csv")
     asked = parser.parse_args()
-    result = Result("map.csv", COLUMNS, digits=6)
+    asked.contenders = asked.contenders or OF_A_TABLE[asked.table]
+    if asked.table == "map-heads.csv":  # where one head did most harm
+        asked.tasks, asked.rows, asked.shifts = TASKS[:1], (4_000,), SHIFTS[-1:]
+    result = Result(asked.table, COLUMNS, digits=6)
     done = {
         (
             float(x["thresholds"]),
@@ -463,7 +470,8 @@ def main() -> None:
         for x in result.lines()
         if x["contender"] != "network alone"
     }
-    todo = list(product(asked.tasks, asked.rows, asked.thresholds, SHIFTS))
+    shifts = asked.shifts or SHIFTS
+    todo = list(product(asked.tasks, asked.rows, asked.thresholds, shifts))
     began, seen = time.perf_counter(), 0
     for number, (task, rows, thresholds, shift) in enumerate(todo):
         point = (thresholds, task, rows)
