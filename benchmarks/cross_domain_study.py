@@ -3,6 +3,7 @@
     python benchmarks/cross_domain_study.py predict   # from training data alone
     python benchmarks/cross_domain_study.py measure
     python benchmarks/cross_domain_study.py compare
+    python benchmarks/cross_domain_study.py rules
 
 Four pairs of Amazon shops; ``shops.py`` says where they come from, what their twins are
 and how the agreement of their tastes is estimated.
@@ -32,7 +33,10 @@ same sign, and the time did not allow it for all.
 
 **Added after test numbers had been seen**: the contenders "+ popularity", a weight for
 popularity tuned on top of each. Of a tenth of the rows, popularity alone beat what was
-planned as one model in three of four shops: no part of that could fall back on it.
+planned as one model in three of four shops: no part of that could fall back on it. And
+the contest in which it can ("one or popularity"), with what five rules bring in each
+contest (``rules``): the users of a pair are drawn jointly for all of its cases, those
+of different pairs apart; what validation rows chose is held fixed.
 """
 
 from __future__ import annotations
@@ -329,6 +333,91 @@ def compare() -> None:
     verdict(found, table, predicted)
 
 
+KINDS["one or popularity"] = ("popularity", *KINDS["one"])
+CONTESTS = {"as committed": ("one", "separate")}
+CONTESTS |= {"popularity a candidate": ("one or popularity", "separate")}
+CONTESTS |= {"popularity mixed in": ("one, mixed", "separate, mixed")}
+
+
+def ranks_again(case: Case, draw: int, name: str, mine: pd.DataFrame) -> np.ndarray:
+    """Return the kept ranks of a contender, or fit it again where it was tuned."""
+    path = scores(case, draw, name)
+    if not path.exists():
+        at = {
+            x: tuple(map(int, str(y).split())) if pd.notna(y) else ()
+            for x, y in mine[mine["draw"] == 0].set_index("contender")["at"].items()
+        }
+        plain, job = name.removesuffix(MIX), Job(case, draw, tuning=False)
+        weight = 2.0 ** at[name][0] if name.endswith(MIX) else 0.0
+        ranks = job.ranks(said(job, plain, at[plain], at), weight)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, ranks.astype("float32"))
+    return np.load(path)
+
+
+def rules() -> None:
+    """Hold one model against own ones in three contests, and five rules in each."""
+    told, predicted = (
+        pd.read_csv(RESULTS / "cross-domain.csv"),
+        pd.read_csv(PREDICTIONS),
+    )
+    pays = predicted.set_index(["target", "other", "share"])["predicted"] == "pays"
+    lines: list[dict[str, Any]] = []
+    brought: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+    for case in cases():
+        mine = told[(told[["target", "other", "share"]] == list(case)).all(axis=1)]
+        valid = mine[mine["draw"] == 0].set_index("contender")["valid"]
+        pick = {kind: valid[list(of)].idxmax() for kind, of in KINDS.items()}
+        names = sorted({pick[kind] for pair in CONTESTS.values() for kind in pair})
+        whole = mine[mine["contender"] == names[-1]]["draw"]
+        each = []
+        for name in names:
+            found = [recall(ranks_again(case, draw, name, mine)) for draw in whole]
+            stored = mine[mine["contender"] == name].set_index("draw")["recall"]
+            apart = np.abs(np.mean(found, axis=1) - stored[whole].to_numpy()).max()
+            if apart > 1e-3:
+                print("unlike the table:", *case, name, f"{apart:.4f}", flush=True)
+            each.append(np.mean(found, axis=0))
+        sums = np.stack(each, axis=1)
+        seed = [i for i, pair in enumerate(PAIRS) if {*case[:2]} == {*pair}][0]
+        blocks = resample_users(len(sums), RESAMPLES, seed)
+        drawn = [sums.mean(axis=0)[None], *(b @ sums / len(sums) for b in blocks)]
+        mean = dict(zip(names, np.concatenate(drawn).T, strict=True))
+        for contest, (one, own) in CONTESTS.items():
+            a, b = mean[pick[one]], mean[pick[own]]
+            low, high = percentile_interval(a[1:] - b[1:], 0.95)
+            line = {"contest": contest, **case._asdict(), "users": len(sums)}
+            line |= {"a_is": pick[one], "b_is": pick[own], "a_mean": a[0]}
+            line |= {"b_mean": b[0], "low": low, "high": high}
+            better = valid[pick[one]] > valid[pick[own]]
+            lines.append(line | {"valid_says_share": better})
+            gain, more = a / b - 1, len(sums) * (a - b)
+            follow = {"always share": True, "share if thinned": case.share < 1}
+            follow |= {"the map": bool(pays[case]), "validation rows": bool(better)}
+            follow |= {"hindsight": bool(gain[0] > 0)}
+            for rule, share in follow.items():
+                brought.setdefault((contest, rule), []).append(
+                    (share * gain, share * more)
+                )
+        print(*case, "done", flush=True)
+    table = pd.DataFrame(lines)
+    table.to_csv(RESULTS / "cross-domain-equal.csv", index=False, float_format="%.5g")
+    lines = []
+    for (contest, rule), found in brought.items():
+        gain, more = np.mean([g for g, _ in found], axis=0), sum(m for _, m in found)
+        line = {"contest": contest, "rule": rule}
+        for name, value in (("gain", gain), ("found", more)):
+            low, high = percentile_interval(value[1:], 0.95)
+            line |= {name: value[0], f"{name}_low": low, f"{name}_high": high}
+        base = np.mean([g for g, _ in brought[contest, "always share"]], axis=0)
+        low, high = percentile_interval((gain - base)[1:], 0.95)
+        line |= {"over": gain[0] - base[0], "over_low": low, "over_high": high}
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    table.to_csv(RESULTS / "cross-domain-rules.csv", index=False, float_format="%.4g")
+    print(table.to_string())
+
+
 def order_fits(expected: np.ndarray, gains: np.ndarray) -> np.ndarray:
     """Return Spearman's correlation of each column of gains with what is expected."""
     a, b = rankdata(expected), rankdata(gains, axis=0)
@@ -370,6 +459,7 @@ def verdict(
 
 if __name__ == "__main__":
     steps = {"predict": predict, "measure": measure, "compare": compare}
+    steps["rules"] = rules
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=steps)
     steps[parser.parse_args().step]()
