@@ -15,6 +15,7 @@ CLAIMS = pd.read_csv(
     ROOT / "urlm_helpers" / "results" / "claims.csv", keep_default_na=False, dtype=str
 )
 VERDICTS = {"held", "under a condition", "did not hold", "not shown here"}
+EVIDENCE = {"real data", "simulation", "argument or program"}
 VERDICT = re.compile(r"\*\*(.+?)\*\*(?: \((.+)\))?")
 FOUND = re.compile(r"(.+) \(\[.+\]\(\.\./(.+)\.ipynb\)\)")
 NUMBER = re.compile(r"\d[\d,.]*\d|\.\d+|\d")
@@ -42,9 +43,10 @@ def has(page: str, number: str) -> bool:
 
 @pytest.mark.parametrize("row", list(CLAIMS.itertuples()), ids=lambda row: row.section)
 def test_a_verdict_has_a_check_and_its_page_the_numbers(row: tuple[str, ...]) -> None:
-    section, claim, verdict, condition, found, page, check = row[1:]
+    section, claim, verdict, condition, found, page, check, evidence = row[1:]
     assert verdict in VERDICTS, f"{section}: {verdict!r} is none of {VERDICTS}"
     assert (verdict == "under a condition") == bool(condition), section
+    assert evidence in EVIDENCE, f"{section}: {evidence!r} is none of {EVIDENCE}"
     title = f"# @title ✓ Checked: {check}"
     assert title in text(page).splitlines(), f"{page} has no cell {title!r}: {claim}"
     lost = [number for number in NUMBER.findall(found) if not has(page, number)]
