@@ -17,7 +17,7 @@ started again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -145,11 +145,23 @@ class Trees:
         return np.log(self.model.predict(table))
 
 
-def read(data: People, train: np.ndarray, step_size: float) -> tuple[Any, list[float]]:
-    """Train a reader; return it and its validation losses."""
-    keras.utils.set_random_seed(0)
+def shown(x: dict[str, np.ndarray], people: np.ndarray) -> dict[str, np.ndarray]:
+    """Return all inputs as they are."""
+    return x
+
+
+def read(
+    data: People,
+    train: np.ndarray,
+    step_size: float,
+    seed: int = 0,
+    seen: Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]] = shown,
+) -> tuple[Any, list[float]]:
+    """Train a reader of what `seen` leaves; return it and its validation losses."""
+    keras.utils.set_random_seed(seed)
     keras.backend.clear_session()
-    numbers = data.x["numeric"].shape[-1]
+    x, held = (seen(data.part(people), people) for people in (train, data.valid))
+    numbers = x["numeric"].shape[-1]
     actions = len(data.tasks) + 1
     model = NextAction(data.fields, numbers, actions, LENGTH, dim=DIM)
     passes = int(np.clip(VISITS // len(train), *PASSES))
@@ -157,15 +169,14 @@ def read(data: People, train: np.ndarray, step_size: float) -> tuple[Any, list[f
     falling = keras.optimizers.schedules.CosineDecay(step_size, steps)
     entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(falling), entropy, jit_compile=True)
-    x, held = data.part(train), data.part(data.valid)
     stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
     curve = model.fit(
         x,
-        x["action"],
+        data.x["action"][train],
         batch_size=BATCH,
         sample_weight=x["mask"],
         epochs=passes,
-        validation_data=(held, held["action"], held["mask"]),
+        validation_data=(held, data.x["action"][data.valid], held["mask"]),
         verbose=0,
         callbacks=[stop],
     ).history["val_loss"]
