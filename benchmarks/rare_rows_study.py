@@ -8,10 +8,13 @@ simplest that has a table, in NumPy: the vectors of 16 fields and the product of
 user's and the item's, one layer of 64, a head for each of two tasks. Its dense weights
 take Adam's step of 0.001; the table takes Adam's, lazy Adam's (only the rows of the
 batch) or row-wise Adagrad's, with a step size of its own. All choose passes on
-validation rows, and the table's step on those of the first log, for all three; the
-full table with lazy Adam is trained with each step on each log. What counts is the
+validation rows, and the table's step on those of the first log, which judges nothing;
+the full table with lazy Adam is trained with each step on each log. What counts is the
 expected AUC on fresh rows, against the probabilities that the labels are drawn with,
 for all rows and by how many rows of the training the user has.
+
+Two tables are also trained with labels that know no luck, the true probabilities: as
+many rows and steps, and more to learn from each.
 
 A line of the result is written as soon as it is known, and skipped when the study is
 started again.
@@ -29,16 +32,23 @@ from training_speed import BATCH, DIM, SMALL, probabilities
 
 from urlm_helpers.world import expected_auc
 
+PATH = "rare-rows.csv"
 SIZES = (50_000, 12_500, *SMALL)
 ROWS, VALID, TEST, PASSES, HIDDEN = 250_000, 25_000, 200_000, 8, 64
-SEEDS, RATE, INITIAL = (0, 1, 2), 1e-3, 0.05
+SEEDS, SURE_SEEDS = (0, 1, 2, 3), (1, 2, 3)
+RATE, INITIAL = 1e-3, 0.05
+SURE = (("lazy", "full"), ("lazy", "frequent"))  # also with labels without luck
 EDGES = (0, 3, 9, 29, 10**9)
 """Users by their rows of training: up to 3, 4 to 9, 10 to 29, 30 or more."""
 STEPS = {"lazy": (0.001, 0.004, 0.02, 0.08), "Adagrad": (0.02, 0.08, 0.3, 1.2)}
 STEPS["Adam"] = STEPS["lazy"]
+TRIED = dict.fromkeys(("quotient", "hash", "short"), STEPS["lazy"][1:])
+TRIED["frequent"] = (0.00025, *STEPS["lazy"])
 CASES = [("lazy", "full"), ("lazy", "frequent"), ("lazy", "quotient")]
-CASES += [("Adam", "full"), ("Adagrad", "full"), ("lazy", "hash"), ("lazy", "short")]
-COLUMNS = ["seed", "optimizer", "table", "step", "passes", "valid_loss", "mebibytes"]
+CASES += [("Adagrad", "full"), ("lazy", "mixed"), ("lazy", "hash"), ("Adam", "full")]
+CASES += [("lazy", "short")]
+COLUMNS = ["seed", "optimizer", "table", "labels", "step", "passes", "valid_loss"]
+COLUMNS += ["mebibytes"]
 COLUMNS += [f"{task}_{part}" for task in ("click", "buy") for part in "01234"]
 
 
@@ -49,7 +59,8 @@ class Log:
         order = np.random.default_rng(seed)
         self.names = [order.permutation(size) for size in SIZES[:2]]
         x, p, rng = probabilities(ROWS + VALID, 10 + 2 * seed, SIZES)
-        self.x, self.y = self._renamed(x), (rng.random(p.shape) < p).astype("float32")
+        self.x, self.sure = self._renamed(x), p.astype("float32")
+        self.y = (rng.random(p.shape) < p).astype("float32")
         test, self.p, _ = probabilities(TEST, 11 + 2 * seed, SIZES)
         self.test = self._renamed(test)
         counts = np.bincount(self.x[:ROWS, 0], minlength=SIZES[0])
@@ -74,11 +85,12 @@ def squeezed(x: np.ndarray, table: str, log: Log) -> tuple[np.ndarray, np.ndarra
             m -= -(-size // m)  # rows for the quotients
             seconds.append(value // m)
             value = value % m
-        elif table == "frequent":
+        elif table in ("frequent", "mixed"):
+            own = m - 1 if table == "frequent" else m // 2
             counts = np.bincount(log.x[:ROWS, f], minlength=size)
-            kept = np.argsort(-counts, kind="stable")[: m - 1]
-            number = np.zeros(size, "int64")
-            number[kept] = 1 + np.arange(m - 1)
+            kept = np.argsort(-counts, kind="stable")[:own]
+            number = np.arange(size) % (m - own)  # those that share rows
+            number[kept] = m - own + np.arange(own)
             value = number[value]
         else:
             m = size
@@ -107,6 +119,7 @@ class Network:
         self.moments = [(np.zeros_like(w), np.zeros_like(w)) for w in self.weights]
         self.m, self.v = np.zeros_like(self.table), np.zeros_like(self.table)
         self.rows_v = np.zeros((rows, 1), "float32")
+        self.place = np.zeros(rows, "int64")
         self.t = 0
 
     def forward(self, rows: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
@@ -154,7 +167,9 @@ class Network:
             g[:, :2] *= a["other"]
             which = np.concatenate([which, second.ravel()])
             of = np.concatenate([g.reshape(-1, dim), twice.reshape(-1, dim)])
-        asked, at = np.unique(which, return_inverse=True)
+        asked = np.flatnonzero(np.bincount(which, minlength=len(self.table)))
+        self.place[asked] = np.arange(len(asked))
+        at = self.place[which]
         ones = np.ones(len(which), "float32")
         summed = csr_matrix((ones, (at, np.arange(len(which))))) @ of.reshape(-1, dim)
         self.t += 1
@@ -207,28 +222,30 @@ def loss_of(logits: np.ndarray, y: np.ndarray) -> float:
 
 
 def trained(
-    log: Log, optimizer: str, table: str, rate: float, seed: int
+    log: Log, optimizer: str, table: str, rate: float, seed: int, y: np.ndarray
 ) -> dict[str, Any]:
-    """Train until validation gets worse; return the best pass's loss and AUCs."""
+    """Train until validation gets worse; return the best pass's loss and logits."""
     rows, second, total = squeezed(log.x, table, log)
-    test_rows, test_second, _ = squeezed(log.test, table, log)
     ones = int(second.min()) if second.size else total
     net = Network(total, ones, 2 if table == "short" else DIM, seed)
     rng, best = np.random.default_rng(seed), {"valid_loss": np.inf}
-    held = slice(ROWS, ROWS + VALID)
+    held, kept = slice(ROWS, ROWS + VALID), []
     for done in range(1, PASSES + 1):
         for b in batches(ROWS, rng):
-            net.step(rows[b], second[b], log.y[b], optimizer, rate)
+            net.step(rows[b], second[b], y[b], optimizer, rate)
         now = in_parts(
             lambda s: net.forward(rows[held][s], second[held][s])["logits"], VALID
         )
-        loss = loss_of(now, log.y[held])
+        loss = loss_of(now, y[held])
         if loss >= best["valid_loss"]:
             break
         best = {"valid_loss": loss, "passes": done}
-        best["logits"] = in_parts(
-            lambda s: net.forward(test_rows[s], test_second[s])["logits"], TEST
-        )
+        kept = [w.copy() for w in (net.table, *net.weights)]
+    net.table, *net.weights = kept
+    test, test_second, _ = squeezed(log.test, table, log)
+    best["logits"] = in_parts(
+        lambda s: net.forward(test[s], test_second[s])["logits"], TEST
+    )
     best["mebibytes"] = net.table.nbytes / 2**20
     return best
 
@@ -254,28 +271,29 @@ def chosen(lines: list[dict[str, str]]) -> dict[tuple[str, str], float]:
 
 def main() -> None:
     """Run what is not in the result yet."""
-    result = Result("rare-rows.csv", COLUMNS, digits=6)
-    known = {
-        (int(r["seed"]), r["optimizer"], r["table"], float(r["step"]))
-        for r in result.lines()
-    }
+    result = Result(PATH, COLUMNS, digits=6)
+    names = ("seed", "optimizer", "table", "labels", "step")
+    known = {tuple(r[name] for name in names) for r in result.lines()}
     for seed in SEEDS:
         log, best_steps = Log(seed), chosen(result.lines())
-        if (seed, "", "truth", 0.0) not in known:
-            line = {"seed": seed, "optimizer": "", "table": "truth", "step": 0.0}
-            result.keep({**line, **by_count(log.p, log)})
-        for optimizer, table in CASES:
-            steps = STEPS[optimizer]
-            if table != "full":
-                steps = steps[1:]  # the shortest is too short for the full one already
-            if seed != SEEDS[0] and (optimizer, table) != CASES[0]:
+        truth = {"seed": seed, "table": "truth"}
+        if (str(seed), "", "truth", "", "") not in known:
+            result.keep({**truth, **by_count(log.p, log)})
+        cases = [(*case, "drawn") for case in CASES]
+        for optimizer, table, labels in cases + [(*case, "sure") for case in SURE]:
+            steps = TRIED.get(table, STEPS[optimizer])
+            if labels == "sure":
+                steps = (best_steps[optimizer, table],) if seed in SURE_SEEDS else ()
+            elif seed != SEEDS[0] and (optimizer, table) != CASES[0]:
                 steps = (best_steps[optimizer, table],)
             for rate in steps:
-                if (seed, optimizer, table, rate) in known:
+                if (str(seed), optimizer, table, labels, f"{rate:g}") in known:
                     continue
-                best = trained(log, optimizer, table, rate, seed)
+                y = log.y if labels == "drawn" else log.sure
+                best = trained(log, optimizer, table, rate, seed, y)
                 line = {"seed": seed, "optimizer": optimizer, "table": table}
-                line |= {"step": rate, **by_count(best.pop("logits"), log), **best}
+                line |= {"labels": labels, "step": rate}
+                line |= {**by_count(best.pop("logits"), log), **best}
                 result.keep(line)
                 print(line, flush=True)
 
