@@ -12,23 +12,33 @@ arXiv:2309.07602, whose SASRec with cross-entropy reaches HR@10 .0533, NDCG@10 .
 vectors of items by what stands beside them, residual k-means, a last digit for those
 that share all others. *sasrec* is the model of the paper, with two differences: in
 the softmax `NEGATIVES` items that were drawn stand for all others, each weighted by
-one over how often it is to be expected; and its rows start from the vectors of the
-ids. *ids+rows* is a decoder over the ids, with a row for each item beside them at its
-input, which starts from the same vectors, so that it has as many parameters and knows
-as much at the start. *ids* knows an item by its id alone; *random* is *ids* with the
-ids dealt out at random. *simple* is item-to-item, and popularity comes with it.
+one over how often it is to be expected (against all items an epoch takes several
+times as long); and its rows start from the vectors of the ids, unless ``--start
+random`` is asked for. *ids+rows* is a decoder over the ids, with a row for each item
+beside them at its input, which starts from the same vectors, so that it has as many
+parameters and knows as much at the start. *ids* knows an item by its id alone;
+*random* is *ids* with the ids dealt out at random. *simple* is item-to-item, and
+popularity comes with it.
 
 Each part leaves its files in ``--folder``; training goes on from its last epoch, with
-fresh moments. *judge* writes the results. Those of page 9.4b: *sasrec* for seven
-epochs, the fifth being the best; *ids+rows* for seven with a step of 1e-3, and one
-more with ``--step 3e-3``, where the time for it ended. Batches of SASRec were cut to
-six lengths instead of three, and the first seven looks at validation of *ids+rows*
-asked 1,000 users.
+fresh moments. *judge* takes the run of each model whose best epoch is best on
+validation, and writes the results. Those of page 9.4b, all with seed 0::
+
+    sasrec --dropout 0.1      7 epochs, the 5th the best
+    sasrec --dropout 0.4      9 epochs, the 8th the best
+    ids+rows                  7 epochs, each validated on 1,000 users, the 6th the best
+    ids+rows --step 3e-3      7 epochs, the last the best: it was still getting better
+
+In the first of them the query, key and value of SASRec started from the normal
+distribution of its other layers, and batches were cut to six lengths; in the first
+and third oneDNN was off. All were ended by hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -41,10 +51,11 @@ from scipy import sparse
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 LENGTH, DIM, BATCH, TOP, PATIENCE = 50, 64, 128, 10, 3
-BUCKETS = (8, 20, 50)
+BUCKETS = (4, 8, 20, 50)
 NEGATIVES, VALID = 2_048, 2_500
 LEVELS, SIZE, START = 3, 256, 0.5
-WIDTH, WIDTHS = 30, (10, 30)
+WIDTH, WIDTHS, FEW = 30, (10, 30), 300
+FADES, DAMPS = (0.2, 0.35, 0.5, 0.7), (-0.25, -0.125, 0.0, 0.125)
 
 
 class Log:
@@ -136,9 +147,15 @@ def sasrec(items: int, dropout: float = 0.1) -> Any:
             self.place = layers.Embedding(LENGTH, DIM, **new)
             self.drop = [layers.Dropout(dropout) for _ in range(7)]
             self.norms = [layers.LayerNormalization(epsilon=1e-8) for _ in range(5)]
-            unit = dict(kernel_initializer=start)
-            self.q, self.k, self.v, self.o, self.up, self.down = (
-                [layers.Dense(DIM, **unit) for _ in range(2)] for _ in range(6)
+            reach = (6 / 256) ** 0.5
+            wide = keras.initializers.RandomUniform(-reach, reach)
+            self.q, self.k, self.v = (
+                [layers.Dense(DIM, kernel_initializer=wide) for _ in range(2)]
+                for _ in range(3)
+            )
+            self.o, self.up, self.down = (
+                [layers.Dense(DIM, kernel_initializer=start) for _ in range(2)]
+                for _ in range(3)
             )
 
         def call(self, past: Any, training: bool = False) -> Any:
@@ -197,26 +214,70 @@ class Adam:
                 w.assign_sub(rate * m / (tf.sqrt(v) + 1e-7))
 
 
-def sasrec_step(model: Any, adam: Adam) -> Callable[..., Any]:
-    """Return a step of training: those that were drawn stand for all others."""
+def against(
+    h: Any, table: Any, target: Any, drawn: Any, offset: Any, part: int = 512
+) -> tuple[Any, ...]:
+    """Return a cross-entropy and its gradients: by states, targets' rows, and others'.
+
+    The others are all items, or those ``drawn``, each worth ``exp(-offset)``. A
+    ``part`` of the states goes at a time, so that no table of all scores is ever held.
+    """
     import tensorflow as tf
 
+    rows = table if drawn is None else tf.gather(table, drawn)
+    below = tf.zeros_like(rows[:, 0]) if drawn is None else offset
+    row = tf.gather(table, target)
+    own = tf.reduce_sum(h * row, 1, keepdims=True)
+    # a score is taken as what it is above the target's, so that none overflows
+    tall = tf.concat([h, -own, -tf.ones_like(own)], 1)
+    wide = tf.concat([rows, tf.ones_like(rows[:, :1]), below[:, None]], 1)
+    rows = wide[:, : DIM + 1]
+    alone = 0.0 if drawn is None else 1.0  # is the target among the others?
+    n = tf.shape(h)[0]
+    push = tf.zeros_like(rows[:, :DIM])
+    shape = (None, DIM + 1)
+    sums = tf.TensorArray(tf.float32, 0, True, infer_shape=False, element_shape=shape)
+    for i in tf.range(0, n, part):
+        weight = tf.exp(tf.matmul(tall[i : i + part], wide, transpose_b=True))
+        if drawn is not None:
+            other = tf.not_equal(drawn[None], target[i : i + part, None])
+            weight *= tf.cast(other, tf.float32)
+        some = tf.matmul(weight, rows)  # the last column: the sum of the weights
+        sums = sums.write(i // part, some)
+        scaled = h[i : i + part] / (some[:, DIM:] + alone)
+        push += tf.matmul(weight, scaled, transpose_a=True)
+    pull, total = tf.split(sums.concat(), [DIM, 1], 1)
+    total, count = total + alone, tf.cast(n, tf.float32)
+    short = (1 - alone / total) / count
+    loss = tf.reduce_mean(tf.math.log(total))
+    return loss, pull / total / count - row * short, -h * short, push / count
+
+
+def sasrec_step(model: Any, adam: Adam) -> Callable[..., Any]:
+    """Return a step of training, against the items that are drawn, or against all."""
+    import tensorflow as tf
+
+    weights = [w.value for w in model.trainable_variables]
+    table = model.rows.embeddings.value
+    at = next(i for i, w in enumerate(weights) if w is table)
+
     @tf.function(reduce_retracing=False)
-    def step(past: Any, then: Any, drawn: Any, offset: Any) -> Any:
-        weights = [w.value for w in model.trainable_variables]
+    def step(past: Any, then: Any, drawn: Any = None, offset: Any = None) -> Any:
         with tf.GradientTape() as tape:
             h = tf.boolean_mask(model(past, training=True), then > 0)
-            target = tf.boolean_mask(then, then > 0)
-            table = model.rows.embeddings.value
-            own = tf.reduce_sum(h * tf.gather(table, target), 1, keepdims=True)
-            others = tf.matmul(h, tf.gather(table, drawn), transpose_b=True)
-            others -= offset  # the log of how often each is to be expected
-            others -= 1e9 * tf.cast(drawn[None] == target[:, None], tf.float32)
-            logits, label = tf.concat([own, others], 1), tf.zeros_like(target)
-            loss = tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
-            )
-        adam.apply(tape.gradient(loss, weights))
+        target = tf.boolean_mask(then, then > 0)
+        loss, by_h, by_target, by_other = against(h, table, target, drawn, offset)
+        grads = tape.gradient(h, weights, output_gradients=by_h)
+        read = grads[at]
+        if drawn is None:
+            values = tf.concat([by_target, read.values], 0)
+            where = tf.concat([target, read.indices], 0)
+            grads[at] = tf.tensor_scatter_nd_add(by_other, where[:, None], values)
+        else:
+            values = tf.concat([by_target, read.values, by_other], 0)
+            where = tf.concat([target, read.indices, drawn], 0)
+            grads[at] = tf.IndexedSlices(values, where)
+        adam.apply(grads)
         return loss
 
     return step
@@ -224,30 +285,26 @@ def sasrec_step(model: Any, adam: Adam) -> Callable[..., Any]:
 
 def sasrec_lists(
     model: Any, log: Log, users: np.ndarray, hold: int, k: int = 50
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best ``k`` of all items, and minus the log of the truth's chance."""
+) -> np.ndarray:
+    """Return the best ``k`` of all items."""
     import tensorflow as tf
 
     table = model.rows.embeddings.value
 
     @tf.function(reduce_retracing=True)
-    def rank(h: Any, at: Any, truth: Any) -> Any:
+    def rank(h: Any, at: Any) -> Any:
         logits = tf.matmul(h, table, transpose_b=True)
-        own = tf.gather(logits, truth, batch_dims=1)
-        nats = tf.reduce_logsumexp(logits, 1) - own
         logits = tf.tensor_scatter_nd_update(logits, at, tf.fill([len(at)], -np.inf))
-        return tf.math.top_k(logits, k).indices, nats
+        return tf.math.top_k(logits, k).indices
 
-    best, nats = [], []
+    best = []
     for part in np.array_split(users, max(1, len(users) // 500)):
         h = model(log.histories(part, hold, LENGTH))[:, -1]
         row, item = log.had(part, hold)
         row = np.concatenate([row, np.arange(len(part))])
         at = np.stack([row, np.concatenate([item, 0 * part])], 1)
-        found = rank(h, at, log.truth(part, hold))
-        best.append(np.asarray(found[0]))
-        nats.append(np.asarray(found[1]))
-    return np.concatenate(best), np.concatenate(nats)
+        best.append(np.asarray(rank(h, at)))
+    return np.concatenate(best)
 
 
 def valid_users(log: Log) -> np.ndarray:
@@ -290,18 +347,31 @@ def fit(
     model.load_weights(best)
 
 
-def train_sasrec(log: Log, folder: Path, seed: int, most: int) -> Any:
+def run_name(which: str, start: str, dropout: float, rate: float, seed: int) -> str:
+    """Return what the files of a run are called."""
+    return f"{which} start={start} dropout={dropout:g} step={rate:g} seed={seed}"
+
+
+def train_sasrec(
+    log: Log,
+    folder: Path,
+    start: str,
+    seed: int,
+    most: int,
+    dropout: float,
+    rate: float,
+) -> Any:
     """Train it, with `NEGATIVES` drawn for each batch in place of all items."""
     import keras
     import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
-    model = sasrec(log.items)
-    saved = np.load(folder / "codes.npz")  # the ids' vectors: the start of its rows
-    rows = np.array(model.rows.embeddings)
-    rows[saved["known"]] = START * saved["vector"]
-    model.rows.embeddings.assign(rows)
-    step = sasrec_step(model, Adam(model.trainable_variables, 1e-3))
+    model = sasrec(log.items, dropout)
+    if start == "ids":  # the ids' vectors are the start of its rows
+        saved, rows = np.load(folder / "codes.npz"), np.array(model.rows.embeddings)
+        rows[saved["known"]] = START * saved["vector"]
+        model.rows.embeddings.assign(rows)
+    step = sasrec_step(model, Adam(model.trainable_variables, rate))
     valid = valid_users(log)
     often = np.bincount(log.train()[1], minlength=log.items + 1)
     chance = 0.5 * often / often.sum() + 0.5 / log.items
@@ -317,10 +387,11 @@ def train_sasrec(log: Log, folder: Path, seed: int, most: int) -> Any:
         return float(np.mean(losses)), "drawn"
 
     def judge() -> float:
-        best, _ = sasrec_lists(model, log, valid, 2, TOP)
+        best = sasrec_lists(model, log, valid, 2, TOP)
         return float(gains(places(best, log.truth(valid, 2)))[1].mean())
 
-    fit(f"sasrec-{seed}", folder, model, epoch, judge, most)
+    name = run_name("sasrec", start, dropout, rate, seed)
+    fit(name, folder, model, epoch, judge, most)
     return model
 
 
@@ -364,15 +435,15 @@ def item_to_item(
 
 
 def simple(log: Log, folder: Path) -> None:
-    """Choose the two numbers of item-to-item on validation."""
+    """Try the two numbers of item-to-item on validation."""
     valid = valid_users(log)
-    near, tried = beside(*log.train(), log.items), {}
-    for fade in (0.5, 0.7, 0.85):
-        for damp in (0.0, 0.25, 0.5):
-            best = item_to_item(log, near, valid, 2, fade, damp)
-            tried[fade, damp] = gains(places(best, log.truth(valid, 2)))[1].mean()
-            print(fade, damp, f"{tried[fade, damp]:.5f}", flush=True)
-    np.savetxt(folder / "simple.csv", max(tried, key=lambda c: tried[c]))
+    near, tried = beside(*log.train(), log.items), []
+    for fade, damp in itertools.product(FADES, DAMPS):
+        best = item_to_item(log, near, valid, 2, fade, damp)
+        ndcg = gains(places(best, log.truth(valid, 2)))[1].mean()
+        tried.append((fade, damp, ndcg))
+        print(fade, damp, f"{ndcg:.5f}", flush=True)
+    np.savetxt(folder / "simple.csv", tried)
 
 
 # Semantic ids
@@ -587,16 +658,9 @@ def spelled(log: Log, folder: Path, which: str) -> tuple[np.ndarray, list[int], 
     return whole, sizes, tables
 
 
-def generate(
-    model: Any,
-    log: Log,
-    users: np.ndarray,
-    hold: int,
-    tables: list[np.ndarray],
-    width: int,
-    constrained: bool = True,
-) -> np.ndarray:
-    """Return the items of the beams, best first; -1 for what is no item."""
+@functools.cache
+def traced(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what says the chances of the next digits, and what reads the past."""
     import tensorflow as tf
 
     @tf.function(reduce_retracing=False)
@@ -610,6 +674,22 @@ def generate(
     def read(past: Any) -> Any:
         return model.read(past)[:, -1]
 
+    return say, read
+
+
+def generate(
+    model: Any,
+    log: Log,
+    users: np.ndarray,
+    hold: int,
+    tables: list[np.ndarray],
+    width: int,
+    constrained: bool = True,
+) -> np.ndarray:
+    """Return the items of the beams, best first; -1 for what is no item."""
+    import tensorflow as tf
+
+    say, read = traced(model)
     found = []
     for part in np.array_split(users, max(1, len(users) // 250)):
         size = np.resize(part, max(250, len(part)))
@@ -636,7 +716,13 @@ def without_had(best: np.ndarray, log: Log, users: np.ndarray, hold: int) -> np.
 
 
 def train_generator(
-    log: Log, folder: Path, which: str, seed: int, most: int, rate: float
+    log: Log,
+    folder: Path,
+    which: str,
+    seed: int,
+    most: int,
+    dropout: float,
+    rate: float,
 ) -> Any:
     """Train one: the loss of an item is the sum of its digits' cross-entropies."""
     import keras
@@ -644,7 +730,7 @@ def train_generator(
 
     keras.utils.set_random_seed(seed)
     codes, sizes, tables = spelled(log, folder, which)
-    model = generator(codes, sizes, which == "ids+rows", 0.2)
+    model = generator(codes, sizes, which == "ids+rows", dropout)
     if model.row is not None:  # as SASRec's rows
         saved, rows = np.load(folder / "codes.npz"), np.array(model.row.embeddings)
         rows[saved["known"]] = START * saved["vector"]
@@ -676,7 +762,8 @@ def train_generator(
         best = without_had(generate(model, log, valid, 2, tables, 20), log, valid, 2)
         return float(gains(places(best, log.truth(valid, 2)))[1].mean())
 
-    fit(f"{which}-{seed}", folder, model, epoch, judge, most)
+    name = run_name(which, "ids", dropout, rate, seed)
+    fit(name, folder, model, epoch, judge, most)
     return model
 
 
@@ -685,10 +772,36 @@ METHOD = ["method", "seed", "users", "parameters", "epochs", "seconds"]
 METHOD += [f"{m}{end}" for m in ("hr", "ndcg") for end in ("", "_low", "_high")]
 METHOD += ["over", "difference", "diff_low", "diff_high"]
 SLICE = ["method", "low_count", "high_count", "users", "hr", "low", "high"]
-CURVE = ["method", "epoch", "loss_of", "loss", "valid_ndcg"]
+RUN = ["method", "start", "dropout", "step", "seed"]
+CURVE = [*RUN, "epoch", "loss", "valid_ndcg", "seconds"]
+NEAR = ["fade", "damp", "valid_ndcg"]
 BEAM = ["width", "trie", "users", "hr", "invalid"]
 CODE = ["level", "left", "distinct", "alone", "items", "largest"]
 COUNTS = [(0, 0), (1, 4), (5, 9), (10, 19), (20, 10**6)]
+
+
+def curves(folder: Path, which: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the epochs of each run of a model, by the name of its files."""
+    known = {}
+    for path in sorted(folder.glob(f"{which} *.csv")):
+        _, *settings = path.stem.split(" ")
+        run = dict(s.split("=") for s in settings) | {"method": which}
+        known[path.stem] = [
+            run | dict(zip(CURVE[len(RUN) :], [e, loss, v, spent], strict=True))
+            for e, _, loss, v, spent in map(
+                lambda line: line.split(","), path.read_text().splitlines()
+            )
+        ]
+    return known
+
+
+def best_run(folder: Path, which: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return the run that has the best epoch by validation, and its epochs."""
+
+    def peak(epochs: list[dict[str, Any]]) -> float:
+        return max(float(line["valid_ndcg"]) for line in epochs)
+
+    return max(curves(folder, which).items(), key=lambda run: peak(run[1]))
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -723,39 +836,41 @@ def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def trained(log: Log, folder: Path, which: str) -> tuple[Any, list[np.ndarray]]:
-    """Return a generator as it was on its best epoch, and its trie."""
-    codes, sizes, tables = spelled(log, folder, which)
-    model = generator(codes, sizes, which == "ids+rows", 0.2)
-    model.load_weights(folder / f"{which}-0.weights.h5")
+    """Return a model as it was on the best epoch of its best run, and its trie."""
+    name, _ = best_run(folder, which)
+    if which == "sasrec":
+        model, tables = sasrec(log.items), []
+    else:
+        codes, sizes, tables = spelled(log, folder, which)
+        model = generator(codes, sizes, which == "ids+rows", 0.2)
+    model.load_weights(folder / f"{name}.weights.h5")
     return model, tables
 
 
 def found(log: Log, folder: Path, users: np.ndarray) -> dict[str, tuple[Any, int]]:
     """Return the lists of each method that is there, and its parameters."""
     near, known = beside(*log.train(), log.items), {}
-    chosen = np.loadtxt(folder / "simple.csv")
+    tried = np.loadtxt(folder / "simple.csv")
+    fade, damp, _ = tried[tried[:, 2].argmax()]
     for name, table in (("popularity", 0 * near), ("item-to-item", near)):
         top = kept(
             folder / f"{name}-{len(users)}.npy",
-            lambda t=table: item_to_item(log, t, users, 1, *chosen),
+            lambda t=table: item_to_item(log, t, users, 1, fade, damp),
         )
         known[name] = top, 0
-    model = sasrec(log.items)
-    model.load_weights(folder / "sasrec-0.weights.h5")
-    top = kept(
-        folder / f"SASRec-{len(users)}.npy",
-        lambda: sasrec_lists(model, log, users, 1)[0],
-    )
-    known["SASRec"] = top, model.count_params()
-    for which in ("ids+rows", "ids", "random"):
-        if (folder / f"{which}-0.weights.h5").exists():
-            writer, tables = trained(log, folder, which)
+    for which in ("sasrec", "ids+rows", "ids", "random"):
+        if not curves(folder, which):
+            continue
+        model, tables = trained(log, folder, which)
+        path = folder / f"{which}-{len(users)}.npy"
+        if which == "sasrec":
+            top = kept(path, lambda m=model: sasrec_lists(m, log, users, 1))
+        else:
             top = kept(
-                folder / f"{which}-{len(users)}.npy",
-                lambda w=writer, t=tables: generate(w, log, users, 1, t, WIDTH),
+                path, lambda m=model, t=tables: generate(m, log, users, 1, t, WIDTH)
             )
             top = without_had(top, log, users, 1)
-            known[which] = top, writer.count_params()
+        known[which] = top, model.count_params()
     return known
 
 
@@ -769,26 +884,27 @@ def judge(log: Log, folder: Path, users: int) -> None:
     known = found(log, folder, asked)
     for path in RESULTS.glob("generation*.csv"):
         path.unlink()
-    rival = gains(places(known["SASRec"][0], truth))
+    rival = gains(places(known["sasrec"][0], truth))[0]
     methods, slices = Result("generation.csv", METHOD, 6), []
-    for name, (top, size) in known.items():
+    for which, (top, size) in known.items():
+        name = "SASRec" if which == "sasrec" else which
         hit, ndcg = gains(places(top, truth))
-        line = dict(method=name, seed=0, users=users, parameters=size)
+        line = dict(method=name, seed=0, users=len(asked), parameters=size)
         for key, values in (("hr", hit), ("ndcg", ndcg)):
             ends = mean_interval(values)
             line |= dict(zip((key, f"{key}_low", f"{key}_high"), ends, strict=True))
-        if name != "SASRec":
-            ends = mean_interval(hit - rival[0])
+        if which != "sasrec":
+            ends = mean_interval(hit - rival)
             keys = "difference", "diff_low", "diff_high"
             line |= {"over": "SASRec"} | dict(zip(keys, ends, strict=True))
-        curve = folder / f"{'sasrec' if name == 'SASRec' else name}-0.csv"
-        if curve.exists():
-            rows = [row.split(",") for row in curve.read_text().splitlines()]
-            line |= {"epochs": 1 + int(np.argmax([float(row[3]) for row in rows]))}
-            line |= {"seconds": round(sum(float(row[4]) for row in rows))}
-            for epoch, how, loss, valid, _ in rows:
+        if size:
+            _, run = best_run(folder, which)
+            peak = np.argmax([float(epoch["valid_ndcg"]) for epoch in run])
+            line |= {"epochs": 1 + int(peak)}
+            line |= {"seconds": round(sum(float(e["seconds"]) for e in run))}
+            for epochs in curves(folder, which).values():
                 Result("generation-curves.csv", CURVE).keep(
-                    dict(zip(CURVE, (name, epoch, how, loss, valid), strict=True))
+                    *(epoch | {"method": name} for epoch in epochs)
                 )
         methods.keep(line)
         for low, high in COUNTS:
@@ -798,11 +914,14 @@ def judge(log: Log, folder: Path, users: int) -> None:
                 dict(zip(SLICE, (name, low, high, len(some), *ends), strict=True))
             )
     Result("generation-slices.csv", SLICE, 6).keep(*slices)
+    Result("generation-neighbors.csv", NEAR, 6).keep(
+        *(dict(zip(NEAR, t, strict=True)) for t in np.loadtxt(folder / "simple.csv"))
+    )
     saved = np.load(folder / "codes.npz")
     Result("generation-codes.csv", CODE, 6).keep(
         *describe(saved["codes"], saved["left"])
     )
-    few = np.arange(users)[:: max(1, users // 300)]
+    few = np.arange(len(asked))[:: max(1, len(asked) // FEW)]
     model, tables = trained(log, folder, "ids+rows")
     for width in WIDTHS:
         for with_trie in (True, False):
@@ -824,7 +943,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("generation"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--step", type=float, default=1e-3, help="of a generator")
+    parser.add_argument("--step", type=float, default=1e-3)
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--start", choices=["random", "ids"], default="ids")
     parser.add_argument("--users", type=int, default=10_000, help="who test")
     given = parser.parse_args()
     given.folder.mkdir(exist_ok=True)
@@ -835,12 +956,26 @@ def main() -> None:
         elif part == "codes":
             make_codes(log, given.folder)
         elif part == "sasrec":
-            train_sasrec(log, given.folder, given.seed, given.epochs)
+            train_sasrec(
+                log,
+                given.folder,
+                given.start,
+                given.seed,
+                given.epochs,
+                given.dropout,
+                given.step,
+            )
         elif part == "judge":
             judge(log, given.folder, given.users)
         else:
             train_generator(
-                log, given.folder, part, given.seed, given.epochs, given.step
+                log,
+                given.folder,
+                part,
+                given.seed,
+                given.epochs,
+                given.dropout,
+                given.step,
             )
 
 

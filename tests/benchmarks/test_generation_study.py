@@ -143,3 +143,53 @@ def test_a_level_of_the_ids_is_described_by_what_it_tells_apart() -> None:
     assert [line["largest"] for line in lines] == [4, 3, 2, 1]
     assert [line["alone"] for line in lines] == [0, 0.25, 0.5, 1]
     assert [line.get("left") for line in lines] == [1.0, 0.5, 0.2, None]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_loss_in_parts_is_the_cross_entropy_and_so_are_its_gradients(
+    sampled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tf = pytest.importorskip("tensorflow")
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(study, "DIM", 4)
+    h, table = (
+        tf.Variable(rng.standard_normal((n, 4)).astype("float32")) for n in (7, 9)
+    )
+    target = tf.constant([1, 2, 3, 1, 5, 6, 8])
+    drawn = tf.constant([1, 4, 4, 7]) if sampled else None
+    offset = tf.constant([0.1, 0.5, 0.5, -0.3]) if sampled else None
+    with tf.GradientTape() as tape:
+        if sampled:
+            own = tf.reduce_sum(h * tf.gather(table, target), 1, keepdims=True)
+            others = tf.matmul(h, tf.gather(table, drawn), transpose_b=True) - offset
+            same = tf.cast(drawn[None] == target[:, None], "float32")
+            logits, label = tf.concat([own, others - 1e9 * same], 1), 0 * target
+        else:
+            logits, label = tf.matmul(h, table, transpose_b=True), target
+        plain = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+        )
+    by_h, by_row = map(
+        np.asarray, map(tf.convert_to_tensor, tape.gradient(plain, [h, table]))
+    )
+    given = h.value(), table.value(), target, drawn, offset
+    loss, states, targets, others = tf.function(study.against)(*given, part=3)
+    rows = np.zeros((9, 4))
+    np.add.at(rows, target.numpy(), targets.numpy())
+    np.add.at(rows, drawn.numpy() if sampled else np.arange(9), others.numpy())
+    assert float(loss) == pytest.approx(float(plain), rel=1e-6)
+    np.testing.assert_allclose(states, by_h, atol=1e-6)
+    np.testing.assert_allclose(rows, by_row, atol=1e-6)
+
+
+def test_the_run_with_the_best_epoch_is_taken_whatever_its_last(tmp_path: Path) -> None:
+    for dropout, valid in ((0.1, (0.02, 0.05, 0.01)), (0.4, (0.03, 0.04, 0.045))):
+        name = study.run_name("sasrec", "ids", dropout, 1e-3, 0)
+        lines = [f"{e},drawn,5.0,{v},20.0" for e, v in enumerate(valid)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    name, epochs = study.best_run(tmp_path, "sasrec")
+    assert name == "sasrec start=ids dropout=0.1 step=0.001 seed=0"
+    assert [epoch["valid_ndcg"] for epoch in epochs] == ["0.02", "0.05", "0.01"]
+    assert {(e["start"], e["dropout"], e["step"]) for e in epochs} == {
+        ("ids", "0.1", "0.001")
+    }
