@@ -149,15 +149,15 @@ def test_a_level_of_the_ids_is_described_by_what_it_tells_apart() -> None:
 def test_the_loss_in_parts_is_the_cross_entropy_and_so_are_its_gradients(
     sampled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tf = pytest.importorskip("tensorflow")
+    tf: Any = pytest.importorskip("tensorflow")
     rng = np.random.default_rng(0)
     monkeypatch.setattr(study, "DIM", 4)
     h, table = (
         tf.Variable(rng.standard_normal((n, 4)).astype("float32")) for n in (7, 9)
     )
     target = tf.constant([1, 2, 3, 1, 5, 6, 8])
-    drawn = tf.constant([1, 4, 4, 7]) if sampled else None
-    offset = tf.constant([0.1, 0.5, 0.5, -0.3]) if sampled else None
+    drawn: Any = tf.constant([1, 4, 4, 7]) if sampled else None
+    offset: Any = tf.constant([0.1, 0.5, 0.5, -0.3]) if sampled else None
     with tf.GradientTape() as tape:
         if sampled:
             own = tf.reduce_sum(h * tf.gather(table, target), 1, keepdims=True)
