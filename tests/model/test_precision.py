@@ -7,6 +7,7 @@ so do logits, losses, ages, batch statistics and the balance of the losses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,16 @@ each_half = pytest.mark.parametrize("half", HALVES)
 
 
 @pytest.fixture(autouse=True)
-def policy() -> Iterator[Callable[[str], None]]:
-    """Return what sets the precision; afterwards it is float32 again."""
+def policy(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
+    """Return what sets the precision; afterwards it is float32 again.
+
+    Nothing is traced that runs once or twice: that takes longer than to run it.
+    Programs as readers run them have the mark ``xla``.
+    """
+    tf.config.run_functions_eagerly(request.node.get_closest_marker("xla") is None)
     yield keras.mixed_precision.set_dtype_policy
     keras.mixed_precision.set_dtype_policy("float32")
+    tf.config.run_functions_eagerly(False)
 
 
 def numbers(tensor: Any) -> Array:
@@ -287,23 +294,36 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def padded() -> tuple[dict[str, Array], Array]:
+    """Return rows, some with short histories or none, and their labels."""
+    x, y = rows(200)
+    x["history"][:50, :2] = 0
+    x["history"][:20] = 0
+    return x, y
+
+
+@cache
+def logits_in_float32(case: str) -> Array:
+    """Return what a model of float32 says: once for all halves."""
+    model = model_of(**CASES[case])
+    fill(model)
+    return model.logits(padded()[0])
+
+
 @each_half
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_and_one_step(case: str, half: str, policy: Any) -> None:
-    exact, model = pair(lambda: model_of(**CASES[case]), None, half, policy)
-    x, y = rows(200)
-    x["history"][:50, :2] = 0  # padded
-    x["history"][:20] = 0  # empty
-    loss = FunnelLoss(SPEC.parents)
-    policy("float32")
-    expected = exact.logits(x)
+    (x, y), expected = padded(), logits_in_float32(case)
     policy(half)
+    model = model_of(**CASES[case])
+    fill(model)
+    loss = FunnelLoss(SPEC.parents)
     got = model.logits(x)
     assert got.dtype == np.float32 and (got != expected).any()
     assert_near(got, expected, half)
     assert_gradients(model, lambda: loss(y, model(x, training=True)))
     before = model.get_weights()
-    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss)
     model.fit(x, y, batch_size=200, epochs=1, verbose=0)
     for weight, old in zip(model.weights, before, strict=True):
         new = np.asarray(weight)
@@ -357,7 +377,7 @@ def test_a_balanced_model(kind: Any, half: str, policy: Any) -> None:
     fill(model.sharing)
     before = model.get_weights()
     loss = FunnelLoss(SPEC.parents)
-    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss)
     for _ in range(8):  # the first steps may overflow, and are then left out
         model.train_on_batch(x, y)
     for weight, old in zip(model.weights, before, strict=True):
@@ -385,7 +405,7 @@ def test_the_generative_model(half: str, policy: Any) -> None:
     np.testing.assert_array_equal(model(other)[real], got[real])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     assert_gradients(model, lambda: loss(x["action"], model(x)))
-    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss)
     model.fit(x, x["action"], verbose=0)
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
