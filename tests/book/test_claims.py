@@ -16,7 +16,8 @@ CLAIMS = pd.read_csv(
 )
 VERDICTS = {"held", "under a condition", "did not hold", "not shown here"}
 EVIDENCE = {"real data", "simulation", "argument or program"}
-VERDICT = re.compile(r"\*\*(.+?)\*\*(?: \((.+)\))?")
+LETTERS = {"R": "real data", "S": "simulation", "A": "argument or program"}
+VERDICT = re.compile(r"\*\*(.+?)\*\*(?: \((.+)\))? ([RSA])")
 FOUND = re.compile(r"(.+) \(\[.+\]\(\.\./(.+)\.ipynb\)\)")
 NUMBER = re.compile(r"\d[\d,.]*\d|\.\d+|\d")
 
@@ -57,18 +58,19 @@ def test_the_page_prints_each_row_once() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text("9-trends/9-1-found").splitlines()
-        if re.match(r"\| (\d|A)[.\d]* \|", line)
+        if re.match(r"\| (\d|A)[.\d]* \|", line) and "**" in line
     ]
     printed = {
         (
             section,
             claim,
-            *VERDICT.findall(verdict)[0],
+            *VERDICT.findall(verdict)[0][:2],
             *FOUND.findall(found)[0],
+            LETTERS[VERDICT.findall(verdict)[0][2]],
         )
         for section, claim, verdict, found in rows
     }
-    wanted = {row[1:7] for row in CLAIMS.itertuples()}
+    wanted = {(*row[1:7], row.evidence) for row in CLAIMS.itertuples()}
     assert len(rows) == len(CLAIMS) and printed == wanted
 
 
