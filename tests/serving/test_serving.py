@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 
 from urlm_helpers.data import Dataset, Schema, SchemaError, from_frames
-from urlm_helpers.preprocessing import Encoder, Prepared, prepare
+from urlm_helpers.preprocessing import Encoder, Prepared, prepare, vocabulary_version
 from urlm_helpers.recommendation import recommend
 from urlm_helpers.serving import Latency, Service, measure_latency
+from urlm_helpers.serving.service import load_bundle
 
 SCHEMA = Schema(
     scenarios=("shop", "feed"),
@@ -619,7 +620,8 @@ def exported(
     rng = np.random.default_rng(1)  # larger weights, so that scores are spread
     model.set_weights([w + rng.normal(0, 0.2, w.shape) for w in model.get_weights()])
     folder = tmp_path_factory.mktemp("export")
-    return model, export(model, folder, prepared.x), folder
+    copies = export(model, folder, prepared.x, encoder=prepared.encoder)
+    return model, copies, folder
 
 
 def test_exported_files_give_the_scores_of_the_model(
@@ -641,7 +643,10 @@ def test_exported_files_give_the_scores_of_the_model(
             p = copy.probabilities(prepared.take(rows))
             np.testing.assert_allclose(p, expected[rows], atol=1e-6)
             assert (p[:, 1] <= p[:, 0]).all()
-    assert json.loads((folder / "spec.json").read_text())["tasks"] == ["click", "buy"]
+    described = json.loads((folder / "spec.json").read_text())
+    assert described["tasks"] == ["click", "buy"]
+    assert described["vocabulary"] == vocabulary_version(prepared.encoder)
+    assert load_bundle(folder)[1].spec == prepared.encoder.spec
     sizes = copies.bytes
     assert sizes["int8"] < sizes["float32"] and sizes["saved_model"] > 1_000
 

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 
 from urlm_helpers.data import Schema, from_frames
-from urlm_helpers.preprocessing import Encoder, save_encoder
+from urlm_helpers.preprocessing import Encoder, save_encoder, vocabulary_version
+from urlm_helpers.preprocessing.columns import Vocabulary
 from urlm_helpers.serving import EventStore, Online, Refused, Service, StoreError, live
 from urlm_helpers.serving import service as module
 from urlm_helpers.serving.service import load_bundle
@@ -313,6 +314,15 @@ def test_a_folder_must_hold_what_belongs_together(tmp_path: Path) -> None:
         load_bundle(folder)
     (folder / "spec.json").write_text(json.dumps(spec | {"history_length": 3}))
     with pytest.raises(ValueError, match=r"other tables .* \['history_length'\]"):
+        load_bundle(folder)
+    own = {"vocabulary": vocabulary_version(encoder)}
+    (folder / "spec.json").write_text(json.dumps(spec | own))
+    with pytest.raises(ValueError, match=r"lacks a file.*float32\.tflite"):
+        load_bundle(folder)
+    item = encoder.vocabularies["item"]  # as many words, in another order
+    encoder.vocabularies["item"] = Vocabulary(item.values[::-1])
+    save_encoder(encoder, folder / "encoder.npz")
+    with pytest.raises(ValueError, match="expects the vocabulary .* its encoder has"):
         load_bundle(folder)
 
 

@@ -2,7 +2,11 @@
 
 from urlm_helpers.preprocessing.columns import Buckets, Scaler, Vocabulary
 from urlm_helpers.preprocessing.encode import Encoder
-from urlm_helpers.preprocessing.files import load_encoder, save_encoder
+from urlm_helpers.preprocessing.files import (
+    load_encoder,
+    save_encoder,
+    vocabulary_version,
+)
 from urlm_helpers.preprocessing.lookback import LookBack
 from urlm_helpers.preprocessing.negatives import draw_negatives
 from urlm_helpers.preprocessing.prepared import Prepared, prepare

@@ -28,8 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from urlm_helpers.preprocessing.files import save_encoder, vocabulary_version
+
 if TYPE_CHECKING:
     from urlm_helpers.model import UnifiedRecommender
+    from urlm_helpers.preprocessing.encode import Encoder
 
 OUTPUT = "probabilities"
 ROWS_AT_ONCE = 8192
@@ -132,6 +135,7 @@ def export(
     x: Mapping[str, np.ndarray],
     *,
     tolerance: float = 1e-6,
+    encoder: Encoder | None = None,
 ) -> Exported:
     """Write a model as a SavedModel and as two LiteRT files, and check them.
 
@@ -151,6 +155,10 @@ def export(
     tolerance : float
         How far a probability of the SavedModel and of the ``float32`` file may be
         from the model's.
+    encoder : Encoder, optional
+        The one that encoded the model's training rows. It is written too, as
+        ``encoder.npz``, and ``spec.json`` names its vocabulary, so that a service
+        refuses another encoder of as many words.
 
     Returns
     -------
@@ -187,8 +195,12 @@ def export(
     _check_rows(model, x)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    description = json.dumps(model.spec.to_dict(), indent=1)
-    (folder / "spec.json").write_text(description, encoding="utf-8")
+    description = model.spec.to_dict()
+    if encoder is not None:
+        save_encoder(encoder, folder / "encoder.npz")
+        description["vocabulary"] = vocabulary_version(encoder)
+    text = json.dumps(description, indent=1)
+    (folder / "spec.json").write_text(text, encoding="utf-8")
     files = {"saved_model": folder / "saved_model"}
     with _quiet(), tempfile.TemporaryDirectory() as frozen:
         _save(model, files["saved_model"], frozen=False)

@@ -1,7 +1,5 @@
 """A model, its tables and what they answer: retrieval, ranking, fusion, re-ranking."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +9,7 @@ import pandas as pd
 
 from urlm_helpers.data.schema import SchemaError
 from urlm_helpers.preprocessing.encode import Encoder
+from urlm_helpers.preprocessing.files import vocabulary_version
 from urlm_helpers.recommendation.fusion import Mix, fuse, mix_weights
 from urlm_helpers.recommendation.lists import Scores
 from urlm_helpers.recommendation.rerank import at_most, best
@@ -88,11 +87,9 @@ class Live:
             self._groups[name] = (code, {v: n for n, v in enumerate(values.tolist())})
         self._popular: dict[int, tuple[float, np.ndarray]] = {}
         self._cost = 1e-5  # seconds a row
-        words = {n: v.values.tolist() for n, v in encoder.vocabularies.items()}
-        text = json.dumps([words, encoder.numeric_names], default=str)
         self.versions = {
             "model": getattr(model, "version", type(model).__name__),
-            "vocabulary": hashlib.sha256(text.encode()).hexdigest()[:12],
+            "vocabulary": vocabulary_version(encoder),
         }
 
     def _fits(self) -> None:

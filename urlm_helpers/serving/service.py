@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from urlm_helpers.preprocessing.encode import SECONDS_PER_DAY, Encoder
-from urlm_helpers.preprocessing.files import load_encoder
+from urlm_helpers.preprocessing.files import load_encoder, vocabulary_version
 from urlm_helpers.recommendation.fusion import Mix
 from urlm_helpers.recommendation.lists import Scores
 from urlm_helpers.serving.exports import LiteScores
@@ -291,6 +291,12 @@ def load_bundle(folder: str | Path) -> tuple[LiteScores, Encoder]:
             raise ValueError(
                 f"{folder}: the model was made for other tables than its encoder's, "
                 f"they differ in {differ}: export both after the same training"
+            )
+        wanted, found = spec.get("vocabulary"), vocabulary_version(encoder)
+        if wanted not in (None, found):
+            raise ValueError(
+                f"{folder}: the model expects the vocabulary {wanted}, its encoder has "
+                f"{found}: the codes of the one are not those of the other"
             )
         return LiteScores(folder / "float32.tflite"), encoder
     except OSError as error:
