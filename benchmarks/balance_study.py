@@ -4,8 +4,8 @@
 
 The study of page 3.2.3d, on small simulated apps of three tasks in a funnel. *Schemes*:
 the plain sum; fixed weights, a grid of what the click counts; uncertainty weights as
-they are, and with log-variances that start at their best for the rates and move ten
-times as fast, so that weight decay does not hold them; GradNorm; PCGrad.
+they are, without weight decay on them, and with log-variances that start at their best
+for the rates and move ten times as fast; GradNorm; PCGrad.
 
 *Worlds*: the app as it is; the app with the click's loss in other units, a hundred
 times as large (a positive control: there a balance has something to mend), which is
@@ -169,7 +169,7 @@ class Study:
     def model(self, world: str, scheme: str) -> UnifiedRecommender:
         """Return a model with a scheme in its slot; those alike are made once."""
         kind, _, setting = scheme.partition(": ")
-        kind = "fixed" if kind == "plain sum" else kind
+        kind = "fixed" if kind == "plain sum" else kind.removesuffix(", no decay")
         name = f"{kind}{setting}" if kind == "GradNorm" else kind
         if (world, name) not in self.models:
             spec = self.app(TUNING[0])[0].encoder.spec
@@ -207,6 +207,7 @@ class Study:
             unit = np.array([UNIT if world == "units" else 1.0, 1.0, 1.0])
             model.balance.start.assign(np.log(2 * floor * unit))
         how = {**OPTIONS, "learning_rate": step, "seed": app}
+        how["balance_decays"] = not kind.endswith(", no decay")
         curve = fit(model, ready.x, ready.y, ready.parts, **how)
         line["watched"] = float(curve["valid_loss"].min())
         line |= self.judged(model, ready, truth)
@@ -270,13 +271,16 @@ class Study:
 SCHEMES: dict[str, tuple[str, ...]] = {
     "funnel": (
         *("plain sum", "uncertainty, free", "fixed: 3", "fixed: 0.3", "fixed: 0.1"),
-        *("GradNorm: 1.5", "PCGrad"),
+        *("GradNorm: 1.5", "PCGrad", "uncertainty, no decay"),
     ),
 }
 """What is run in the apps of a world; `fixed` says what the click counts."""
 LOOKED_AT: dict[str, tuple[str, ...]] = {
     "funnel": ("uncertainty",),
-    "units": ("plain sum", "uncertainty, free", "GradNorm: 1.5"),
+    "units": (
+        *("plain sum", "uncertainty, free", "GradNorm: 1.5", "uncertainty, no decay"),
+        "uncertainty",
+    ),
 }
 """What is run on `TUNING` alone."""
 
@@ -291,6 +295,8 @@ def main() -> None:
             steps[scheme] = study.step(world, scheme) if own else steps["plain sum"]
             for app in APPS:
                 study.run(world, scheme, app, steps[scheme])
+    for app in APPS:  # the plain sum again, with another scheme's step size
+        study.run("funnel", "fixed: 1", app, steps["uncertainty, no decay"])
     for world, named in LOOKED_AT.items():
         for scheme in named:
             study.step(world, scheme)

@@ -344,6 +344,21 @@ def test_uncertainty_weights_settle_at_the_log_of_twice_the_loss() -> None:
     assert float(layer(losses)) == pytest.approx(0.5 * (best + 1).sum(), abs=1e-4)
 
 
+def test_weight_decay_may_leave_the_balance_out() -> None:
+    x, y = log(2, rows=240)
+    model, s = make(2, UncertaintyWeights()), np.array([2.0, -2.0], "float32")
+    parts = {"train": np.arange(200), "valid": np.arange(200, 240)}
+    how: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 100.0}
+    for row_wise in (False, True):
+        for decays in (True, False, True):  # a compiled model takes the change over
+            model.reset(3)
+            model.balance.log_variance.assign(s)
+            how |= {"row_wise": row_wise, "balance_decays": decays}
+            fit(model, x, y, parts, batch_size=50, decay=False, **how)
+            left = np.asarray(model.balance.log_variance) / s  # of four steps
+            np.testing.assert_allclose(left, 0.9**4 if decays else 1, atol=0.01)
+
+
 def test_uncertainty_weights_are_trained_with_the_model_but_not_validated() -> None:
     x, y = log(2)
     model, plain = make(2, UncertaintyWeights()), make(2)

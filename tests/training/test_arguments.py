@@ -81,6 +81,7 @@ TRAINED: dict[str, Any] = {
 """A value of each argument that changes the weights."""
 
 ELSEWHERE = {"patience", "checkpoint", "checkpoint_steps", "settings", "valid_weight"}
+ELSEWHERE |= {"balance_decays"}
 """Arguments that change when a run ends or goes on: tested below, or by name."""
 
 GIVEN = {"model", "x", "y", "parts", "train", "valid_x", "valid_y", "options"}

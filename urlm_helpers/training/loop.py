@@ -71,13 +71,18 @@ class _Steps(keras.callbacks.Callback):
 
 
 def _compile(
-    model: UnifiedRecommender, loss: FunnelLoss, weight_decay: float, row_wise: bool
+    model: UnifiedRecommender,
+    loss: FunnelLoss,
+    weight_decay: float,
+    row_wise: bool,
+    balance_decays: bool = True,
 ) -> None:
     """Compile the model, unless it is compiled like that; forget earlier steps."""
     kind = RowAdam if row_wise else keras.optimizers.AdamW
     same = model.compiled and type(model.loss) is type(loss)
     same = same and type(model.optimizer) is kind
     same = same and (model.optimizer.weight_decay or 0.0) == weight_decay
+    same = same and getattr(model, "balance_decays", True) == balance_decays
     if same and model.loss.get_config() == loss.get_config():
         for variable in model.optimizer.variables:
             variable.assign(ops.zeros_like(variable))
@@ -87,7 +92,12 @@ def _compile(
     several = getattr(strategy, "num_replicas_in_sync", 1) > 1
     how = compiling(STEPS_PER_EXECUTION, several)
     with strategy.scope() if strategy and several else nullcontext():
-        model.compile(kind(weight_decay=weight_decay), loss, **how)
+        optimizer = kind(weight_decay=weight_decay)
+        if model.balance is not None and not balance_decays:
+            own = model.balance.trainable_variables
+            optimizer.exclude_from_weight_decay(var_list=own)
+        model.balance_decays = balance_decays
+        model.compile(optimizer, loss, **how)
         # A step that had to create the optimizer's variables would be traced twice.
         model.optimizer.build(model.trainable_variables)
 
@@ -173,6 +183,7 @@ def fit_batches(
     learning_rate: float = 4e-3,
     decay: bool = True,
     weight_decay: float = 0.0,
+    balance_decays: bool = True,
     weights: Sequence[float] | None = None,
     loss: FunnelLoss | None = None,
     row_wise: bool | None = None,
@@ -205,6 +216,8 @@ def fit_batches(
         then it stays.
     weight_decay : float
         Share of each weight, times the step size, that a step takes away [2]_.
+    balance_decays : bool
+        Whether that goes for what the ``balance`` learns, too.
     weights : sequence of float, optional
         What each task counts in the loss; see
         :class:`~urlm_helpers.model.FunnelLoss`.
@@ -255,7 +268,7 @@ def fit_batches(
     if valid_weight is not None:
         valid_weight, _ = of_mean_one(valid_weight)
     loss = loss or FunnelLoss(model.spec.parents, model.spec.negative_rate, weights)
-    _compile(model, loss, weight_decay, row_wise)
+    _compile(model, loss, weight_decay, row_wise, balance_decays)
     settings = {
         **(settings or {}),
         "epochs": epochs,
@@ -263,6 +276,7 @@ def fit_batches(
         "learning_rate": learning_rate,
         "decay": decay,
         "weight_decay": weight_decay,
+        "balance_decays": balance_decays,
         "loss": [type(loss).__name__, json.loads(json.dumps(loss.get_config()))],
         "row_wise": bool(row_wise),
         "parameters": model.count_params(),

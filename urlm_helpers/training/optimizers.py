@@ -118,7 +118,8 @@ class RowAdam(keras.optimizers.Adam):
             self._track_variable(slot)
             self._slots[self._get_variable_index(table)] = slot
         if tables and self.weight_decay is not None:
-            self.exclude_from_weight_decay(var_list=tables)
+            spared = [v for v in variables if not self._use_weight_decay(v)]
+            self.exclude_from_weight_decay(var_list=[*tables, *spared])
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
