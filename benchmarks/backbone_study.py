@@ -16,9 +16,11 @@ the truth, on the log it is that of the labels, also by groups of households.
 *Tuning*: a step size for each network, width and data set, in factors of two or so, on
 a world that no result uses (on the log: on the validation weeks, and the test rows of
 the run that is chosen are the result), until the best has a worse one on both sides;
-the loss of the validation rows decides. The step size falls to 0 over ``PASSES``, and
-the best pass is kept. A line is written as soon as it is known, and skipped when the
-study is started again. What a forward pass costs is counted and timed at the end.
+the loss of the validation rows decides. The step size falls to 0 over ``PASSES``
+passes; then twice as many are tried, with this step size and the next smaller one, as
+long as that gains ``MOVE``. The best pass is kept. A line is written as soon as it is
+known, and skipped when the study is started again. What a forward pass costs is counted
+and timed at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from keras import ops
-from protocol import boosted
+from protocol import MOVE, boosted
 from results import Result
 
 from urlm_helpers.data import from_frames, load
@@ -49,7 +51,7 @@ from urlm_helpers.sharing import URLM
 from urlm_helpers.world import World, best_on_observables, excess
 
 DIM, EVENTS, BLOCKS, GROW, HEADS = 8, 10, 2, 2, 2
-BATCH, PASSES, GROUPS = 256, 2, 20
+BATCH, PASSES, MOST, GROUPS = 256, 2, 32, 20
 RATES = tuple(float(f"{4e-3 * 3.0**j:.2g}") for j in range(-4, 7))
 MIDDLE = 6  # the rate that is tried first
 TUNING, SEEDS = 98, (101, 102)
@@ -62,15 +64,17 @@ WIDTHS: dict[str, tuple[int, ...]] = {
 CUT = "OneTrans without cross features"
 LOG = "complete-journey"
 DATA = ("world", "thresholds", LOG)
-ROWS = {"world": 30_000, "train": 20_000, "valid": 10_000, "test": 30_000}
+ROWS = {"world": 60_000, "train": 40_000, "valid": 10_000, "test": 30_000}
 TREES = ((4, 0.1, 0.5), (15, 0.1, 0.5), (31, 0.05, 0.5))
-COLUMNS = ["data", "contender", "width", "stage", "seed", "step_size", "passes"]
-COLUMNS += ["valid_loss", "loss", "auc", "parameters", "seconds"]
+COLUMNS = ["data", "contender", "width", "stage", "seed", "step_size", "most"]
+COLUMNS += ["passes", "valid_loss", "loss", "auc", "parameters", "seconds"]
 COLUMNS += ["operations", "milliseconds"]  # of trees; those of networks: COSTS
 COLUMNS += [*(f"loss_{g}" for g in range(GROUPS))]
-KEY = COLUMNS[:6]
+KEY = COLUMNS[:7]
 COSTS = ["data", "contender", "width", "parameters", "operations", "milliseconds"]
 Inputs = Mapping[str, Any]
+Way = tuple[int, int]
+"""The place of a step size in ``RATES``, and how many passes it takes to fall to 0."""
 
 
 # Tokens
@@ -529,8 +533,10 @@ class Trainer:
         ]
         return np.concatenate(found)[:n]
 
-    def fit(self, rows: Rows, step_size: float, seed: int) -> dict[str, float]:
-        """Train, keep the best pass, and judge it."""
+    def fit(
+        self, rows: Rows, step_size: float, most: int, seed: int
+    ) -> dict[str, float]:
+        """Train for some passes, keep the best, and judge it."""
         began = time.perf_counter()
         if seed not in self.starts:
             keras.utils.set_random_seed(seed)
@@ -540,10 +546,10 @@ class Trainer:
             variable.assign(ops.zeros_like(variable))
         rng, x, y = np.random.default_rng(seed), rows.x["train"], rows.y["train"]
         steps = len(y) // BATCH
-        share = np.arange(PASSES * steps) / (PASSES * steps)
+        share = np.arange(most * steps) / (most * steps)
         rates = 0.5 * step_size * (1 + np.cos(np.pi * share)).astype("float32")
         best: dict[str, Any] = {"valid_loss": np.inf}
-        for number, falling in enumerate(rates.reshape(PASSES, steps), 1):
+        for number, falling in enumerate(rates.reshape(most, steps), 1):
             order = rng.permutation(len(y))[: steps * BATCH].reshape(steps, BATCH)
             arrays = (tf.constant(x[name][order]) for name in self.names)
             labels = tf.constant(y[order].astype("float32"))
@@ -624,10 +630,13 @@ def trees(rows: Rows, data: str, seed: int) -> dict[str, float]:
 # The study
 
 
+NUMBERS = ("width", "seed", "step_size", "most")
+
+
 def key(line: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what tells a run from all others."""
     return tuple(
-        f"{float(line[name]):.4g}" if name in KEY[-2:] + ["width"] else str(line[name])
+        f"{float(line[name]):.4g}" if name in NUMBERS else str(line[name])
         for name in KEY
     )
 
@@ -652,6 +661,17 @@ def search(loss: Callable[[int], float], start: int, count: int) -> int:
         best = min(asked, key=asked.__getitem__)
         new = [p for p in (best - 1, best + 1) if p not in asked]
     return best
+
+
+def longer(loss: Callable[[Way], float], way: Way) -> Way:
+    """Return a way whose passes cannot be doubled with a gain, asking as little."""
+    while way[1] < MOST:
+        more = [(at, 2 * way[1]) for at in (way[0], way[0] - 1) if at >= 0]
+        best = min(more, key=loss)
+        if loss(best) >= loss(way) - MOVE:
+            break
+        way = best
+    return way
 
 
 class Study:
@@ -681,39 +701,40 @@ class Study:
         """
         trainer: list[Trainer] = []
 
-        def fit(data: str, seed: int, rate: float) -> Mapping[str, Any]:
+        def fit(data: str, seed: int, way: Way) -> Mapping[str, Any]:
             rows = rows_of(data, seed)
             if not trainer:
                 trainer.append(Trainer(name, width, data, rows))
-            return trainer[0].fit(rows, rate, seed)
+            return trainer[0].fit(rows, RATES[way[0]], way[1], seed)
 
         base = {"contender": name, "width": width}
 
-        def loss(place: int) -> float:
-            line = {**base, "data": where[0], "stage": "tuning", "seed": TUNING}
-            line["step_size"] = RATES[place]
-            return self.run(line, lambda: fit(where[0], TUNING, RATES[place]))
+        def run(data: str, stage: str, seed: int, way: Way) -> float:
+            line = {**base, "data": data, "stage": stage, "seed": seed}
+            line |= {"step_size": RATES[way[0]], "most": way[1]}
+            return self.run(line, partial(fit, data, seed, way))
 
+        loss = partial(run, where[0], "tuning", TUNING)
         start = self.at.get((where[0], name), MIDDLE)
-        place = self.at[where[0], name] = search(loss, start, len(RATES))
+        place = search(lambda at: loss((at, PASSES)), start, len(RATES))
+        self.at[where[0], name] = place
+        way = longer(loss, (place, PASSES))
         for data in where if where[0] != LOG else ():
             for seed in SEEDS:
-                line = {**base, "data": data, "stage": "result", "seed": seed}
-                line["step_size"] = RATES[place]
-                self.run(line, partial(fit, data, seed, RATES[place]))
+                run(data, "result", seed, way)
 
     def trees(self, data: str) -> None:
         """Grow trees on what results are read from."""
         for seed in SEEDS if data != LOG else (TUNING,):
             line = {"data": data, "contender": "trees", "width": 0}
-            line |= {"stage": "result", "seed": seed, "step_size": 0.0}
+            line |= {"stage": "result", "seed": seed, "step_size": 0.0, "most": 0}
             self.run(line, lambda seed=seed: trees(rows_of(data, seed), data, seed))
 
     def level(self, data: str) -> None:
         """Note what the best model of what can be seen would lose on a world."""
         for seed in SEEDS:
             line = {"data": data, "contender": "best on features", "width": 0}
-            line |= {"stage": "result", "seed": seed, "step_size": 0.0}
+            line |= {"stage": "result", "seed": seed, "step_size": 0.0, "most": 0}
             self.run(
                 line,
                 lambda seed=seed: {
@@ -723,7 +744,7 @@ class Study:
             )
 
 
-def costs(where: Sequence[str] = DATA[1:]) -> None:
+def costs(where: Sequence[str] = DATA[1:2]) -> None:
     """Count and time the forward pass of each network."""
     result = Result("backbone-costs.csv", COSTS, digits=6)
     done = {(line["data"], line["contender"], line["width"]) for line in result.lines()}

@@ -92,6 +92,13 @@ def test_search_refuses_an_end() -> None:
         study.search(lambda place: place, 1, 8)
 
 
+def test_passes_are_doubled_as_long_as_that_gains() -> None:
+    known = {(2, 2): 1.0, (2, 4): 0.95, (1, 4): 0.9, (1, 8): 0.95, (0, 8): 0.8999}
+    assert study.longer(known.__getitem__, (2, 2)) == (1, 4)
+    falling = {(0, passes): -float(passes) for passes in (2, 4, 8, 16, 32)}
+    assert study.longer(falling.__getitem__, (0, 2)) == (0, study.MOST)
+
+
 def test_auc_is_taken_within_scenarios() -> None:
     y, z = np.array([[0], [1], [0], [1], [1]]), np.array([[0.0], [1], [9], [8], [10]])
     # Within the first place 1, in the second 1/2; two rows and three.
