@@ -3,6 +3,7 @@
     python benchmarks/sharing_study.py world
     python benchmarks/sharing_study.py complete-journey --contenders URLM MMoE
     python benchmarks/sharing_study.py world --match none bypass --contenders URLM
+    python benchmarks/sharing_study.py world --untuned --contenders "per cell" MMoE
 
 The protocol is that of `protocol.py`. ``world`` is the app as it is, ``thresholds`` the
 same app where jumps matter as much as products. On Complete Journey the log is one,
@@ -18,7 +19,9 @@ its kind are in the history; trees see the ids as well. On the log trees see num
 all ids as they are, and a *linear* model sees each field as columns of 0 and 1.
 
 A line is written as soon as it is known, tries of the tuning too, and skipped when the
-study is started again.
+study is started again. With ``--untuned`` nothing is searched: every network gets
+Keras's default step size and the rest of where the search starts. The lines go to
+``contenders-<data>-untuned.csv``.
 """
 
 from __future__ import annotations
@@ -77,6 +80,7 @@ from urlm_helpers.sharing import (
 from urlm_helpers.training import fit
 from urlm_helpers.world import World, best_on_observables, expected_auc, popularity
 
+DEFAULT_STEP = 1e-3  # of Keras's Adam
 SCORES = Path(__file__).resolve().parent / "scores"  # large, not in the repository
 COLUMNS = ["contender", "match", "seed", "scenario", "task", "auc", "gap_closed"]
 COLUMNS += ["log_loss", "parameters", "step_size", "passes", "batch", "decay"]
@@ -402,13 +406,23 @@ def groups(scheme: Scheme, spec: InputSpec) -> list[tuple[tuple[int, ...], ...]]
 
 
 def networks(
-    name: str, match: str, setting: Setting, tries: Result, seeds: list[int]
+    name: str,
+    match: str,
+    setting: Setting,
+    tries: Result | None,
+    seeds: list[int],
 ) -> Iterator[tuple[int, np.ndarray, dict[str, Any]]]:
-    """Yield what a contender of networks says, seed by seed."""
+    """Yield what a contender of networks says, seed by seed.
+
+    Without tries to look up and to keep, it is not tuned.
+    """
     first = setting.job(setting.tuning[0])
     found: list[tuple[Network, Way]] = []
     for group in groups(SCHEMES[name], first.spec):
         net = Network(name, first.spec, setting, match, *group)
+        if tries is None:
+            found.append((net, {**setting.start, "step_size": DEFAULT_STEP}))
+            continue
         known = {
             tuple(float(line[c]) for c in TRIED[3:-1]): (float(line["loss"]))
             for line in tries.lines()
@@ -417,7 +431,11 @@ def networks(
         }
 
         def loss(
-            way: Way, every: bool, net: Network = net, known: dict = known
+            way: Way,
+            every: bool,
+            net: Network = net,
+            known: dict = known,
+            tries: Result = tries,
         ) -> float:
             each = []
             for seed in setting.tuning if every else setting.tuning[:1]:
@@ -628,10 +646,11 @@ def cells(p: np.ndarray, job: Job, common: dict[str, Any]) -> Iterator[dict[str,
 class Study:
     """The results of one data set, and what is missing of them."""
 
-    def __init__(self, data: str) -> None:
+    def __init__(self, data: str, untuned: bool = False) -> None:
         self.data, self.setting = data, SETTINGS[data]
-        self.result = Result(f"contenders-{data}.csv", COLUMNS, digits=6)
-        self.tries = Result(f"tries-{data}.csv", TRIED, digits=6)
+        how = "-untuned" if untuned else ""
+        self.result = Result(f"contenders-{data}{how}.csv", COLUMNS, digits=6)
+        self.tries = None if untuned else Result(f"tries-{data}.csv", TRIED, digits=6)
 
     def missing(self, name: str, match: str) -> list[int]:
         """Return the seeds that a contender lacks."""
@@ -690,8 +709,9 @@ def main() -> None:
     parser.add_argument(
         "--contenders", nargs="*", choices=CONTENDERS, default=CONTENDERS
     )
+    parser.add_argument("--untuned", action="store_true")
     asked = parser.parse_args()
-    study, began = Study(asked.data), time.perf_counter()
+    study, began = Study(asked.data, asked.untuned), time.perf_counter()
     study.simple([name for name in asked.contenders if name not in SCHEMES])
     todo = [(n, m) for m in asked.match for n in asked.contenders if n in SCHEMES]
     for number, (name, match) in enumerate(todo, 1):
