@@ -6,6 +6,7 @@ all notebooks of the book, and each over a notebook that is bad in just that way
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,18 @@ def wide_lines(notebook: Any) -> list[str]:
     ]
 
 
+def unpaired_solutions(notebook: Any) -> list[str]:
+    """List the solutions that open or close without the other; an exercise for each."""
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    gates = re.findall(r"^:::\{(exercise|solution-start|solution-end)\}", text, re.M)
+    wanted = ["exercise", "solution-start", "solution-end"]
+    return [
+        f"exercise {i // 3 + 1}: {gates[i : i + 3]}"
+        for i in range(0, len(gates), 3)
+        if gates[i : i + 3] != wanted
+    ][:1]
+
+
 def data_without_stand_in(notebook: Any) -> list[str]:
     """List the cells that need real data, if no cell goes on without them."""
     cells = code_cells(notebook)
@@ -191,6 +204,7 @@ CHECKS: list[Callable[[Any], list[str]]] = [
     widgets,
     long_cells,
     wide_lines,
+    unpaired_solutions,
     data_without_stand_in,
     unstated_limits,
     figures_without_alt,

@@ -75,6 +75,8 @@ STDERR = new_output("stream", name="stderr", text="Warning: old\n")
 OUT = new_output("stream", name="stdout", text="4\n")
 TAGGED = {"tags": ["raises-exception"]}
 
+EXERCISE = ":::{exercise}\n:label: ex-a\n:::\n\n:::{solution-start} ex-a\n:::"
+
 FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
     "a cell that was not run": (
         checks.out_of_order,
@@ -92,6 +94,14 @@ FAULTS: dict[str, tuple[Callable[[Any], list[str]], Any]] = {
     ),
     "a cell of 31 lines": (checks.long_cells, good(source="1\n" * 31)),
     "a line of 89 columns": (checks.wide_lines, good(source="#" * 89)),
+    "a solution that is not closed": (
+        checks.unpaired_solutions,
+        bad(lambda n: n.cells.append(new_markdown_cell(EXERCISE))),
+    ),
+    "a solution without an exercise": (
+        checks.unpaired_solutions,
+        bad(lambda n: n.cells.append(new_markdown_cell(":::{solution-end}\n:::"))),
+    ),
     "data and nothing in their place": (
         checks.data_without_stand_in,
         good(metadata={"tags": ["data:log"]}),
